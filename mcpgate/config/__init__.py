@@ -1,0 +1,1 @@
+"""The office: gate.ini read into one frozen Config, every error named."""

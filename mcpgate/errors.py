@@ -1,0 +1,215 @@
+"""
+Every refusal and failure a client may ever see.
+
+One class per reason; each carries the HTTP status, the JSON-RPC code, the machine-readable reason
+and the text for the reader.  Nothing else of an exception reaches a client: a failure that is not
+a `GateError` is a bug, answered as `Internal` with the request id, its traceback in the log only.
+
+JSON-RPC codes of our own lie outside -32768..-32000, as the specification asks.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GateError(Exception):
+    """
+    A failure with a public face.
+
+    :param detail: the sentence shown to the caller; the class's own text when empty.  It never
+        holds a secret, and says what to do where something can be done.
+    :param retry_after_s: seconds after which asking again makes sense, or None.
+    :param data: further public fields for ``error.data`` (exit code, last stderr lines ..).
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[int] = -32603
+    reason: ClassVar[str] = "internal"
+    text: ClassVar[str] = "Internal error."
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after_s: float | None = None,
+        data: dict[str, object] | None = None,
+    ) -> None:
+        self.detail = detail or self.text
+        self.retry_after_s = retry_after_s
+        self.data = data or {}
+        super().__init__(self.detail)
+
+
+class Internal(GateError):
+    """A bug of ours; the traceback is in the log under the same request id."""
+
+
+# --- The request itself ---------------------------------------------------------------------
+
+
+class BadRequest(GateError):
+    """The request is malformed."""
+
+    status, code, reason = 400, -32600, "bad_request"
+    text = "The request is malformed."
+
+
+class ParseError(GateError):
+    """The body is not acceptable JSON."""
+
+    status, code, reason = 400, -32700, "parse_error"
+    text = "The body is not valid JSON."
+
+
+class InvalidParams(GateError):
+    """The message is understood but its parameters are not acceptable."""
+
+    status, code, reason = 400, -32602, "invalid_params"
+    text = "Invalid parameters."
+
+
+class NotFound(GateError):
+    """No such server, path or session; unknown and foreign look the same."""
+
+    status, code, reason = 404, -32001, "not_found"
+    text = "Not found."
+
+
+class SessionNotFound(NotFound):
+    """The session id is not one of this caller's live sessions."""
+
+    reason = "session_not_found"
+    text = "Session not found. Send initialize again without a session id."
+
+
+class MethodNotAllowed(GateError):
+    """The path does not answer this HTTP method."""
+
+    status, code, reason = 405, -32600, "method_not_allowed"
+    text = "Method not allowed."
+
+
+class NotAcceptable(GateError):
+    """The Accept header leaves no form of answer."""
+
+    status, code, reason = 406, -32600, "not_acceptable"
+    text = "Accept must list application/json and text/event-stream."
+
+
+class TooLarge(GateError):
+    """A bound on size was crossed."""
+
+    status, code, reason = 413, -31009, "too_large"
+    text = "The message is too large."
+
+
+class UnsupportedMediaType(GateError):
+    """Content-Type or Content-Encoding is not one we read."""
+
+    status, code, reason = 415, -32600, "unsupported_media_type"
+    text = "Content-Type must be application/json, without Content-Encoding."
+
+
+class MisdirectedRequest(GateError):
+    """The Host is not one of ours."""
+
+    status, code, reason = 421, -32600, "misdirected"
+    text = "This host name is not served here."
+
+
+class UpgradeRefused(GateError):
+    """The upgrade asked for is not offered here."""
+
+    status, code, reason = 426, -32600, "upgrade_refused"
+    text = "This upgrade is not offered here."
+
+
+# --- Who calls ------------------------------------------------------------------------------
+
+
+class Unauthenticated(GateError):
+    """No credential, or not a valid one: answered 401 with WWW-Authenticate."""
+
+    status, code, reason = 401, -32600, "unauthenticated"
+    text = "A valid key is required: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+
+
+class Forbidden(GateError):
+    """The caller is known but may not do this."""
+
+    status, code, reason = 403, -32600, "forbidden"
+    text = "This key may not use this server."
+
+
+class ForbiddenOrigin(Forbidden):
+    """A browser page of an origin that is not allowed."""
+
+    reason = "forbidden_origin"
+    text = "This origin is not allowed."
+
+
+class RateLimited(GateError):
+    """The bucket is empty."""
+
+    status, code, reason = 429, -31006, "rate_limited"
+    text = "Too many requests."
+
+
+class AuthUnavailable(GateError):
+    """The API that knows the keys does not answer, and this key is not remembered."""
+
+    status, code, reason = 503, -31007, "auth_unavailable"
+    text = "Keys can not be checked at the moment. Try again shortly."
+
+
+# --- The servers behind ---------------------------------------------------------------------
+
+
+class Overloaded(GateError):
+    """A cap is reached; asking again later may succeed."""
+
+    status, code, reason = 503, -31005, "overloaded"
+    text = "The gate is at its limit. Try again shortly."
+
+
+class Starting(GateError):
+    """The server is starting and did not become ready in the time the caller may wait."""
+
+    status, code, reason = 503, -31004, "starting"
+    text = "The server is still starting. Try again shortly."
+
+
+class Draining(GateError):
+    """The gate is shutting down."""
+
+    status, code, reason = 503, -31008, "draining"
+    text = "The gate is shutting down."
+
+
+class BackendUnavailable(GateError):
+    """The server can not be started or reached."""
+
+    status, code, reason = 503, -31001, "backend_unavailable"
+    text = "The server is not available."
+
+
+class BackendTimeout(GateError):
+    """The server did not answer in time."""
+
+    status, code, reason = 504, -31002, "backend_timeout"
+    text = "The server did not answer in time."
+
+
+class BackendDied(GateError):
+    """The server ended, or broke the connection, while the call was in work."""
+
+    status, code, reason = 502, -31003, "backend_died"
+    text = "The server ended while it was working on this call."
+
+
+class BadBackendAnswer(BackendDied):
+    """The server's answer broke HTTP, JSON-RPC or a bound."""
+
+    reason = "bad_backend_answer"
+    text = "The server gave an answer that can not be passed on."

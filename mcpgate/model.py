@@ -1,0 +1,354 @@
+"""
+Frozen values that cross rooms: who calls, what is served, what runs, what is remembered.
+
+Values only; no I/O, no clock, no Twisted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+@final
+class Secret:
+    """A text that must never be shown: ``repr``, ``str`` and ``format`` hide it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Give the text itself; call this only where it is handed to its purpose."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """
+    Who calls.  Made only by ``gate.access``; part of the key of every map that holds something
+    of a caller (session, pool, stream, cache).
+
+    :ivar issuer: the ``[auth:NAME]`` section that vouched for the key.
+    :ivar subject: the user's name as the issuer knows it.
+    :ivar key_digest: 32 hex digits, keyed hash of the credential: two keys of one user differ.
+    """
+
+    issuer: str
+    subject: str
+    key_digest: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The form for logs and statistics: 8 hex digits."""
+        return self.key_digest[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """
+    One request's identity: the principal and the credential that proved it.
+
+    :ivar servers: names of the servers this caller may use; None means every server.
+    """
+
+    principal: Principal
+    credential: Secret
+    servers: frozenset[str] | None = None
+
+    def may_use(self, server: str) -> bool:
+        """Tell whether the named server is open to this caller."""
+        return self.servers is None or server in self.servers
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """
+    A token bucket's shape.
+
+    :ivar per_s: tokens that come back per second.
+    :ivar burst: tokens the full bucket holds.
+    """
+
+    per_s: float
+    burst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    A limiter's answer.
+
+    :ivar retry_after_s: seconds until the same cost would be granted; 0 when allowed.
+    :ivar remaining: whole tokens left.
+    """
+
+    allowed: bool
+    retry_after_s: float = 0.0
+    remaining: int = 0
+
+
+class Isolation(Enum):
+    """Who shares one running copy of a server."""
+
+    SHARED = "shared"
+    PER_KEY = "per-key"
+    PER_SESSION = "per-session"
+
+
+class Transport(Enum):
+    """How the gate speaks to a server."""
+
+    STDIO = "stdio"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restraint:
+    """
+    What one running instance may use.  0 means no limit.
+
+    :ivar memory_bytes: data segment limit of a process, memory limit of a container.
+    :ivar cpus: cores, as a fraction.
+    :ivar pids: processes and threads.
+    :ivar open_files: file descriptors.
+    :ivar file_bytes: largest file it may write.
+    """
+
+    memory_bytes: int = 256 * MIB
+    cpus: float = 0.3
+    pids: int = 128
+    open_files: int = 1024
+    file_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """
+    When an instance starts, stops and is forgotten; seconds.
+
+    :ivar start_s: deadline from start to readiness.
+    :ivar start_wait_s: how long one caller waits for a start before it is told ``starting``.
+    :ivar idle_stop_s: without a call or a byte for this long, the instance is stopped; 0 = never.
+    :ivar remove_s: stopped for this long, what is left of it is removed.
+    :ivar stop_grace_s: each step of stopping (stdin closed, TERM, KILL) waits this long.
+    """
+
+    start_s: float = 90.0
+    start_wait_s: float = 60.0
+    idle_stop_s: float = 900.0
+    remove_s: float = 7 * 86400.0
+    stop_grace_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """
+    One ``[server:NAME]``: what to run or where to connect, for whom, within which bounds.
+
+    Texts in ``command``, ``env``, ``files`` and ``headers`` may hold ``{key}`` (the caller's
+    credential), ``{user}`` (its subject), ``{port}`` (HTTP servers), ``{data_dir}`` and
+    ``{files_dir}``, filled in by `fill` at launch or per request.  ``{key}`` is refused in
+    ``command`` by the configuration reader: arguments show in process lists.
+
+    :ivar runtime: ``process`` (started by the gate) or ``remote`` (``url`` is called).
+    :ivar url: of a remote server: its MCP endpoint, absolute.
+    :ivar mcp_path: of an HTTP server started by the gate: the path of its MCP endpoint.
+    :ivar ready_path: path probed for readiness; any HTTP answer below 500 counts.
+    :ivar call_timeout_s: a request without an answer for this long fails.
+    :ivar call_timeout_max_s: the same, however much progress was reported.
+    :ivar max_instances: running copies of this server over all owners; 0 = no cap.
+    :ivar max_calls: calls in work at once per instance.
+    :ivar pool_lost_sessions: serve clients that drop their session id from their last session.
+    :ivar forward_headers: lower-case names of client fields passed to the server on relay.
+    """
+
+    name: str
+    transport: Transport
+    runtime: str = "process"
+    command: tuple[str, ...] = ()
+    cwd: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    forward_headers: tuple[str, ...] = ()
+    url: str = ""
+    mcp_path: str = "/mcp"
+    ready_path: str = ""
+    isolation: Isolation = Isolation.PER_KEY
+    restraint: Restraint = field(default_factory=Restraint)
+    lifetime: Lifetime = field(default_factory=Lifetime)
+    call_timeout_s: float = 60.0
+    call_timeout_max_s: float = 600.0
+    max_instances: int = 0
+    max_calls: int = 32
+    rate: Rate | None = None
+    pool_lost_sessions: bool = True
+    max_body_bytes: int = 4 * MIB
+    relay: bool = True
+    relay_body_bytes: int = 0
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """
+    Put values in place of ``{name}``; unknown names stay as they are.
+
+    One pass: a value that itself holds braces is never read again.
+    """
+    if "{" not in template:
+        return template
+    out: list[str] = []
+    rest = template
+    while True:
+        before, brace, after = rest.partition("{")
+        out.append(before)
+        if not brace:
+            return "".join(out)
+        name, closing, tail = after.partition("}")
+        if closing and name in values:
+            out.append(values[name])
+            rest = tail
+        else:
+            out.append("{")
+            rest = after
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """
+    Whose instance it is: everybody's, one key's, or one session's.
+
+    :ivar digest: empty for shared; the principal's key digest; or that and the session's id
+        digest joined by a slash.
+    """
+
+    isolation: Isolation
+    digest: str = ""
+
+    @property
+    def label(self) -> str:
+        """The form for logs and statistics."""
+        return self.digest[:8] or "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKey:
+    """What the pool keys its records by."""
+
+    server: str
+    owner: Owner
+
+
+class InstanceState(Enum):
+    """Where an instance is in its life."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """
+    What a start needs beyond the spec.  Holds secrets: never logged.
+
+    :ivar instance_id: unique per start, safe in file and container names.
+    :ivar values: what `fill` puts in place (``key``, ``user``, ``data_dir``, ``files_dir``);
+        the runtime adds ``port``.
+    """
+
+    instance_id: str
+    key: InstanceKey
+    values: dict[str, Secret]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """
+    How an instance ended.
+
+    :ivar code: exit status, or None when ended by a signal or unknown.
+    :ivar reason: ``exited``, ``killed``, ``oom_killed``, ``stopped`` (by us), ``lost``.
+    :ivar stderr_tail: last lines it wrote, newest last.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    reason: str = "exited"
+    stderr_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an instance uses now; None where it can not be told."""
+
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """A session is found only together with the principal it belongs to."""
+
+    principal: Principal
+    session_id: str
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionRecord:
+    """
+    One client session as the stores keep it.  The only mutable value here: `SessionTable` owns
+    it and writes it behind.
+
+    :ivar key: principal and the gate's own session id.
+    :ivar initialize_params: the client's ``initialize`` params as JSON bytes, replayed when the
+        server forgot.
+    :ivar revision: the negotiated protocol version.
+    :ivar upstream_session: the server's own id; never shown to a client.
+    :ivar upstream_instance: instance id that ``upstream_session`` belongs to.
+    :ivar initialized: the client (or the gate for it) sent ``notifications/initialized``.
+    :ivar id_returned: the client sent the id back at least once.
+    :ivar log_level: last ``logging/setLevel``.
+    :ivar subscriptions: resource URIs subscribed to.
+    :ivar created_at: wall clock, seconds.
+    :ivar last_used_at: wall clock, seconds.
+    """
+
+    key: SessionKey
+    server: str
+    initialize_params: bytes
+    revision: str
+    created_at: float
+    last_used_at: float
+    upstream_session: str = ""
+    upstream_instance: str = ""
+    initialized: bool = False
+    id_returned: bool = False
+    log_level: str = ""
+    subscriptions: tuple[str, ...] = ()

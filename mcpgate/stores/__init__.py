@@ -1,0 +1,1 @@
+"""The cellar: what outlives the process."""

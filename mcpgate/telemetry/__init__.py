@@ -1,0 +1,1 @@
+"""The meters: counters, logs and the access log. Nothing here decides anything."""

@@ -1,0 +1,1 @@
+"""The public test kit: fakes that pass the contracts, and the contracts."""

@@ -1,0 +1,1 @@
+"""Deadlines, tickers, ordered services: everything that waits. Clocks are always passed in."""

@@ -1,0 +1,87 @@
+"""
+Many coarse deadlines for the price of one timer.
+
+Connections arm and disarm deadlines all the time; a reactor call each would leave a heap full of
+cancelled entries.  The wheel keeps one set per tick and looks at one set per tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+log = Logger()
+
+
+class Deadline:
+    """One armed deadline; `cancel` disarms it, at any time, any number of times."""
+
+    __slots__ = ("_call", "_slot")
+
+    def __init__(self, call: Callable[[], None], slot: set[Deadline]) -> None:
+        self._call: Callable[[], None] | None = call
+        self._slot = slot
+
+    def cancel(self) -> None:
+        """Disarm."""
+        self._call = None
+        self._slot.discard(self)
+
+    def _expire(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+
+class DeadlineWheel:
+    """
+    Deadlines of one tick's precision: a call comes at its time or up to one tick later.
+
+    No timer runs while nothing is armed.
+
+    :param tick_s: seconds between two looks.
+    """
+
+    def __init__(self, clock: IReactorTime, tick_s: float = 0.5) -> None:
+        self._clock = clock
+        self._tick_s = tick_s
+        self._slots: dict[int, set[Deadline]] = {}
+        self._now = int(clock.seconds() / tick_s)
+        self._timer: IDelayedCall | None = None
+
+    def arm(self, delay_s: float, call: Callable[[], None]) -> Deadline:
+        """Have ``call`` called in ``delay_s`` seconds unless cancelled before."""
+        due = int((self._clock.seconds() + delay_s) / self._tick_s) + 1
+        slot = self._slots.get(due)
+        if slot is None:
+            slot = self._slots[due] = set()
+        deadline = Deadline(call, slot)
+        slot.add(deadline)
+        if self._timer is None:
+            self._now = int(self._clock.seconds() / self._tick_s)
+            self._timer = self._clock.callLater(self._tick_s, self._turn)
+        return deadline
+
+    def _turn(self) -> None:
+        self._timer = None
+        now = int(self._clock.seconds() / self._tick_s)
+        for due in range(self._now, now + 1):
+            for deadline in tuple(self._slots.pop(due, ())):
+                try:
+                    deadline._expire()
+                except Exception:
+                    log.failure("A deadline's call failed")
+        self._now = now + 1
+        if any(self._slots.values()):
+            self._timer = self._clock.callLater(self._tick_s, self._turn)
+        else:
+            self._slots.clear()
+
+    def stop(self) -> None:
+        """Forget every deadline."""
+        self._slots.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

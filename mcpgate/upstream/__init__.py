@@ -1,0 +1,1 @@
+"""The back door: speaking to one MCP server, over HTTP or stdio."""

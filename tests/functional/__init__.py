@@ -1,0 +1,1 @@
+"""Tests with real sockets, processes and servers; each skips with a reason where it cannot run."""
