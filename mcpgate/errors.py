@@ -21,6 +21,7 @@ class GateError(Exception):
         holds a secret, and says what to do where something can be done.
     :param retry_after_s: seconds after which asking again makes sense, or None.
     :param data: further public fields for ``error.data`` (exit code, last stderr lines ..).
+    :param fields: HTTP fields the refusal must carry (``WWW-Authenticate``, ``Allow``).
     """
 
     status: ClassVar[int] = 500
@@ -34,10 +35,12 @@ class GateError(Exception):
         *,
         retry_after_s: float | None = None,
         data: dict[str, object] | None = None,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self.detail = detail or self.text
         self.retry_after_s = retry_after_s
         self.data = data or {}
+        self.fields = fields
         super().__init__(self.detail)
 
 
