@@ -7,8 +7,16 @@ exporter (`mcpgate.telemetry.metrics`) reads them when somebody asks.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+#: Upper bounds of the latency histogram, seconds; index ``len(REQUEST_BUCKETS_S)`` is the rest.
+REQUEST_BUCKETS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
 
 
 @dataclass(slots=True)
@@ -17,7 +25,8 @@ class Meters:
     Counters of one gate.
 
     :ivar requests: answered requests by (server or ``-``, status).
-    :ivar request_s: sum of seconds by server; ``request_buckets`` by (server, bucket index).
+    :ivar request_s: sum of seconds by server; ``request_buckets`` by (server, index of the first
+        of `REQUEST_BUCKETS_S` that is not smaller).
     :ivar events: anything else that happens, by event name (``http_reject``, ``slow_reader``,
         ``rate_limited``, ``session_created``, ``session_theft``, ``instance_started``,
         ``instance_stopped``, ``instance_crashed``, ``stdio_noise``, ``stray_reply``,
@@ -37,3 +46,9 @@ class Meters:
     streams: int = 0
     calls_in_work: int = 0
     longest_turn_s: float = 0.0
+
+    def answered(self, server: str, status: int, duration_s: float) -> None:
+        """Count one answered request; ``server`` is a configured name or ``-``, never user text."""
+        self.requests[server, status] += 1
+        self.request_s[server] += duration_s
+        self.request_buckets[server, bisect_left(REQUEST_BUCKETS_S, duration_s)] += 1
