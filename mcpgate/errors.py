@@ -138,6 +138,13 @@ class Unauthenticated(GateError):
     text = "A valid key is required: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 
 
+class InvalidCredential(Unauthenticated):
+    """A credential was sent, and it is not a valid one: the challenge says ``invalid_token``."""
+
+    reason = "invalid_credential"
+    text = "This key is not valid, or not any more."
+
+
 class Forbidden(GateError):
     """The caller is known but may not do this."""
 
