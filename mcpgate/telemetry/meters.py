@@ -8,7 +8,7 @@ exporter (`mcpgate.telemetry.metrics`) reads them when somebody asks.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,7 +36,7 @@ class Meters:
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
-    request_s: Counter[str] = field(default_factory=Counter)
+    request_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     request_buckets: Counter[tuple[str, int]] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     bytes_in: int = 0
