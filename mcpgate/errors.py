@@ -100,11 +100,53 @@ class NotAcceptable(GateError):
     text = "Accept must list application/json and text/event-stream."
 
 
+class RequestTimeout(GateError):
+    """The request did not arrive in time."""
+
+    status, code, reason = 408, -32600, "request_timeout"
+    text = "The request took too long to arrive."
+
+
 class TooLarge(GateError):
     """A bound on size was crossed."""
 
     status, code, reason = 413, -31009, "too_large"
     text = "The message is too large."
+
+
+class TargetTooLong(GateError):
+    """The request line is too long."""
+
+    status, code, reason = 414, -31009, "target_too_long"
+    text = "The request line is too long."
+
+
+class HeadTooLarge(GateError):
+    """The request's fields are too many or too long."""
+
+    status, code, reason = 431, -31009, "head_too_large"
+    text = "The request header is too large."
+
+
+class ExpectationFailed(GateError):
+    """``Expect`` asks for something else than ``100-continue``."""
+
+    status, code, reason = 417, -32600, "expectation_failed"
+    text = "Only 'Expect: 100-continue' is understood."
+
+
+class NotImplementedHere(GateError):
+    """A method or transfer coding that nobody here knows."""
+
+    status, code, reason = 501, -32600, "not_implemented"
+    text = "This method or transfer coding is not implemented."
+
+
+class VersionNotSupported(GateError):
+    """Neither HTTP/1.0 nor HTTP/1.1."""
+
+    status, code, reason = 505, -32600, "http_version"
+    text = "Only HTTP/1.0 and HTTP/1.1 are spoken here."
 
 
 class UnsupportedMediaType(GateError):
