@@ -265,3 +265,15 @@ class BadBackendAnswer(BackendDied):
 
     reason = "bad_backend_answer"
     text = "The server gave an answer that can not be passed on."
+
+
+class CallCancelled(GateError):
+    """
+    The client took its request back (``notifications/cancelled``), or its session ended.
+
+    MCP wants no answer to a cancelled request: an event stream just ends; where HTTP must have a
+    body this is it.
+    """
+
+    status, code, reason = 499, -31010, "cancelled"
+    text = "The call was cancelled."
