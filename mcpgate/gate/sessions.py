@@ -1,0 +1,391 @@
+"""
+Every live client session, in memory; the store behind only has to survive a restart.
+
+A session is found by principal, server and id together: an unknown id, somebody else's and one of
+another server all look the same (R70).  Nothing here waits; writing is behind.
+
+What a session holds is bounded, so is how many there are (R71).  Idle time is counted on the
+clock given, which must not jump with the wall clock (R60); the wall clock only tells how long a
+session had been idle when the gate starts again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from mcpgate.errors import Internal, Overloaded, TooLarge
+from mcpgate.interfaces import ISessionStore
+from mcpgate.model import KIB, Principal, SessionKey, SessionRecord
+from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.deferreds import deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+log = Logger()
+
+#: A session in use is written again this often, so that a restart knows it was alive.
+PERSIST_S: Final = 30.0
+PARAMS_LIMIT_BYTES: Final = 64 * KIB
+
+
+class Session:
+    """
+    One live session.
+
+    :ivar record: what the store keeps; after changing it call `SessionTable.changed`.
+    :ivar label: the form for logs and statistics; the id itself is a credential.
+    :ivar capabilities: what the client declared at ``initialize``.
+    :ivar last_used: clock reading of the last `SessionTable.touch`, seconds.
+    :ivar in_use: open calls and streams; while it is not 0 the session neither expires nor is it
+        ended to make room.  Whoever adds to it takes the same away again.
+    :ivar extras: free for the endpoint (live stream, stdio peer).
+    :ivar on_end: called once each, with the reason, when the session has ended.
+    :ivar ended: it is over: found by nobody, kept nowhere.
+    """
+
+    __slots__ = (
+        "capabilities",
+        "ended",
+        "extras",
+        "in_use",
+        "label",
+        "last_used",
+        "on_end",
+        "persisted",
+        "record",
+    )
+
+    def __init__(
+        self, record: SessionRecord, capabilities: dict[str, object], last_used: float
+    ) -> None:
+        self.record = record
+        self.label = session_label(record.key.session_id)
+        self.capabilities = capabilities
+        self.last_used = last_used
+        self.persisted = last_used
+        self.in_use = 0
+        self.extras: object = None
+        self.on_end: list[Callable[[str], object]] = []
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<Session {self.label} of {self.record.server}, {self.in_use} in use>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """
+    What statistics show of a session.
+
+    :ivar owner: the principal's fingerprint.
+    :ivar idle_s: seconds since it was last used; ``age_s`` since it was made.
+    """
+
+    label: str
+    server: str
+    owner: str
+    user: str
+    revision: str
+    age_s: float
+    idle_s: float
+    in_use: int
+    instance: str
+
+
+def session_label(session_id: str) -> str:
+    """Give what stands for a session id: 8 hex digits of its digest."""
+    return sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+class SessionTable:
+    """
+    The sessions of one gate.
+
+    :param clock: only its ``seconds`` are used; monotonic.
+    :param wall: the wall clock, seconds.
+    :param make_id: gives new ids: 128 random bits, visible ASCII (MCP 2025-06-18, Transports).
+    :param idle_s: without use for this long a session ends; 0 = never.
+    :param per_principal: most sessions of one principal; ``total``: of all.  0 = no cap.
+    """
+
+    def __init__(
+        self,
+        store: ISessionStore,
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        make_id: Callable[[], str],
+        meters: Meters,
+        idle_s: float = 3600.0,
+        per_principal: int = 32,
+        total: int = 10_000,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._wall = wall
+        self._make_id = make_id
+        self._meters = meters
+        self._idle_s = idle_s
+        self._per_principal = per_principal
+        self._total = total
+        # Least recently used first.
+        self._all: OrderedDict[Session, None] = OrderedDict()
+        self._by_principal: dict[Principal, dict[str, Session]] = {}
+        # Only to tell a stolen id from an invented one; never used to find a session.
+        self._ids: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Go through a snapshot, least recently used first."""
+        return iter(tuple(self._all))
+
+    @deferred
+    async def load(self) -> int:
+        """Restore what the store kept; tell how many sessions live again."""
+        records = await self._store.load()
+        now, wall = self._clock.seconds(), self._wall()
+        records.sort(key=lambda record: record.last_used_at)
+        dropped = 0
+        for record in records:
+            # A last use in the future is a wall clock put back, not a reason to forget.
+            idle_s = max(0.0, wall - record.last_used_at)
+            if (self._idle_s and idle_s >= self._idle_s) or not _is_visible(record.key.session_id):
+                self._store.delete(record.key)
+                dropped += 1
+                continue
+            capabilities = _capabilities_of(record.initialize_params)
+            self._add(Session(record, capabilities, now - idle_s))
+        for session in tuple(self._all):
+            mine = self._by_principal[session.record.key.principal]
+            over_own = self._per_principal and len(mine) > self._per_principal
+            if over_own or (self._total and len(self._all) > self._total):
+                self.end(session, "limit")
+        log.info(
+            "{count} sessions restored, {dropped} had expired", count=len(self), dropped=dropped
+        )
+        return len(self)
+
+    def create(
+        self,
+        principal: Principal,
+        server: str,
+        initialize_params: bytes,
+        revision: str,
+        capabilities: dict[str, object],
+    ) -> Session:
+        """
+        Make a session, ending the least recently used idle one where a cap is reached.
+
+        :param initialize_params: JSON; replayed when the server forgot.
+        :raises TooLarge: the parameters are over 64 KiB.
+        :raises Overloaded: every session that could make room is in use.
+        """
+        if len(initialize_params) > PARAMS_LIMIT_BYTES:
+            raise TooLarge("The parameters of initialize are too large.")
+        mine = self._by_principal.get(principal, {})
+        if self._per_principal and len(mine) >= self._per_principal:
+            idle = [session for session in mine.values() if not session.in_use]
+            if not idle:
+                raise Overloaded("Too many sessions of this key are in use.", retry_after_s=5.0)
+            self.end(min(idle, key=lambda session: session.last_used), "limit")
+        if self._total and len(self._all) >= self._total:
+            oldest = next((session for session in self._all if not session.in_use), None)
+            if oldest is None:
+                raise Overloaded("Too many sessions are in use.", retry_after_s=5.0)
+            self.end(oldest, "limit")
+        wall = self._wall()
+        record = SessionRecord(
+            key=SessionKey(principal, self._fresh_id()),
+            server=server,
+            initialize_params=initialize_params,
+            revision=revision,
+            created_at=wall,
+            last_used_at=wall,
+        )
+        session = Session(record, capabilities, self._clock.seconds())
+        self._add(session)
+        self._store.put(record)
+        self._meters.events["session_created"] += 1
+        return session
+
+    def find(self, principal: Principal, server: str, session_id: str) -> Session | None:
+        """Look a session up; None for any id that is not this principal's on this server."""
+        mine = self._by_principal.get(principal)
+        session = mine.get(session_id) if mine is not None else None
+        known = session_id in self._ids
+        if session is None:
+            if known:
+                self._meters.events["session_theft"] += 1
+                log.warn(
+                    "A session id of somebody else was presented by {owner} for {server}",
+                    ev="session_theft",
+                    owner=principal.fingerprint,
+                    server=server,
+                )
+            return None
+        return session if session.record.server == server else None
+
+    def pooled(self, principal: Principal, server: str) -> Session | None:
+        """
+        Find a session for a client that does not return its id.
+
+        The most recently used one of this principal on this server whose client never sent its
+        id back; so a client that does return ids never has its session shared.
+        """
+        candidates = [
+            session
+            for session in self._by_principal.get(principal, {}).values()
+            if session.record.server == server and not session.record.id_returned
+        ]
+        return max(candidates, key=lambda session: session.last_used, default=None)
+
+    def touch(self, session: Session) -> None:
+        """Note that the session is in use now; written at most every 30 s."""
+        if session.ended:
+            return
+        session.last_used = now = self._clock.seconds()
+        self._all.move_to_end(session)
+        if now - session.persisted >= PERSIST_S:
+            self.changed(session)
+
+    def changed(self, session: Session) -> None:
+        """Keep the record as it is now."""
+        if session.ended:
+            return
+        session.persisted = now = self._clock.seconds()
+        session.record.last_used_at = self._wall() - max(0.0, now - session.last_used)
+        self._store.put(session.record)
+
+    def end(self, session: Session, reason: str) -> None:
+        """
+        End a session: forget it here and in the store, then call its ``on_end``.  Idempotent.
+
+        :param reason: for the log and the callbacks: ``deleted``, ``idle``, ``limit`` ..
+        """
+        if session.ended:
+            return
+        session.ended = True
+        key = session.record.key
+        del self._all[session]
+        self._ids.discard(key.session_id)
+        mine = self._by_principal[key.principal]
+        del mine[key.session_id]
+        if not mine:
+            del self._by_principal[key.principal]
+        self._store.delete(key)
+        self._meters.events["session_ended"] += 1
+        log.debug(
+            "Session {session} of {owner} on {server} ended: {reason}",
+            session=session.label,
+            owner=key.principal.fingerprint,
+            server=session.record.server,
+            reason=reason,
+        )
+        callbacks, session.on_end = session.on_end, []
+        for callback in callbacks:
+            try:
+                callback(reason)
+            except Exception:
+                log.failure("Ending a session failed in part")
+
+    def end_all(self, principal: Principal, reason: str) -> int:
+        """End every session of a principal (its key was revoked); tell how many."""
+        sessions = list(self._by_principal.get(principal, {}).values())
+        for session in sessions:
+            self.end(session, reason)
+        return len(sessions)
+
+    def sweep(self) -> int:
+        """End sessions idle for too long; tell how many.  For a ticker."""
+        if not self._idle_s:
+            return 0
+        due = self._clock.seconds() - self._idle_s
+        # Those in use are touched here, so that an open stream counts as use, on disk too.
+        look_at = self._clock.seconds() - min(self._idle_s / 2, PERSIST_S)
+        expired, used = [], []
+        for session in self._all:
+            if session.last_used > look_at:
+                break
+            if session.in_use:
+                used.append(session)
+            elif session.last_used <= due:
+                expired.append(session)
+        for session in used:
+            self.touch(session)
+        for session in expired:
+            self.end(session, "idle")
+        return len(expired)
+
+    def persist(self) -> None:
+        """Hand every session that was used since it was written to the store: before the end."""
+        for session in self._all:
+            if session.last_used > session.persisted:
+                self.changed(session)
+
+    def for_instance(self, instance_id: str) -> list[Session]:
+        """List the sessions whose upstream session lives in this instance."""
+        return [session for session in self._all if session.record.upstream_instance == instance_id]
+
+    def views(self, limit: int = 1000) -> list[SessionView]:
+        """Describe sessions, most recently used first."""
+        now, wall = self._clock.seconds(), self._wall()
+        views: list[SessionView] = []
+        for session in reversed(self._all):
+            if len(views) >= limit:
+                break
+            record = session.record
+            views.append(
+                SessionView(
+                    label=session.label,
+                    server=record.server,
+                    owner=record.key.principal.fingerprint,
+                    user=record.key.principal.subject,
+                    revision=record.revision,
+                    age_s=max(0.0, wall - record.created_at),
+                    idle_s=max(0.0, now - session.last_used),
+                    in_use=session.in_use,
+                    instance=record.upstream_instance,
+                )
+            )
+        return views
+
+    def count_by_server(self) -> dict[str, int]:
+        """Tell how many sessions each server has."""
+        counts: dict[str, int] = {}
+        for session in self._all:
+            server = session.record.server
+            counts[server] = counts.get(server, 0) + 1
+        return counts
+
+    def _add(self, session: Session) -> None:
+        key = session.record.key
+        self._all[session] = None
+        self._by_principal.setdefault(key.principal, {})[key.session_id] = session
+        self._ids.add(key.session_id)
+
+    def _fresh_id(self) -> str:
+        for _ in range(4):
+            session_id = self._make_id()
+            if session_id not in self._ids and _is_visible(session_id):
+                return session_id
+        raise Internal
+
+
+def _is_visible(session_id: str) -> bool:
+    return bool(session_id) and all("!" <= char <= "~" for char in session_id)
+
+
+def _capabilities_of(initialize_params: bytes) -> dict[str, object]:
+    try:
+        params = json.loads(initialize_params)
+    except (ValueError, RecursionError):
+        return {}
+    capabilities = params.get("capabilities") if isinstance(params, dict) else None
+    return capabilities if isinstance(capabilities, dict) else {}
