@@ -14,12 +14,13 @@ from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from mcpgate.errors import Overloaded, RateLimited
-from mcpgate.interfaces import IRateLimiter, ISlots
-from mcpgate.model import Caller, Decision, Rate
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
+
+from mcpgate.errors import Overloaded, RateLimited
+from mcpgate.interfaces import IRateLimiter, ISlots
+from mcpgate.model import Caller, Decision, Rate
 
 log = Logger()
 

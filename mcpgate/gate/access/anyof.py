@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
 from mcpgate.errors import AuthUnavailable, InvalidCredential, Unauthenticated
 from mcpgate.gate.access.digest import KeyDigest
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Principal, Secret
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.defer import Deferred, fail, succeed
-from zope.interface import implementer
 
 
 @implementer(IAuthenticator)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
 from mcpgate.errors import AuthUnavailable, Unauthenticated
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Secret
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from zope.interface import implementer
 
 log = Logger()
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from twisted.internet.defer import DeferredSemaphore, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
 from mcpgate.errors import AuthUnavailable, Unauthenticated
 from mcpgate.gate.access.digest import KeyDigest
 from mcpgate.gate.admission import RateLimiter
@@ -16,10 +21,6 @@ from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Rate, Secret
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.defer import DeferredSemaphore, TimeoutError
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from zope.interface import implementer
 
 log = Logger()
 
@@ -43,8 +44,8 @@ class FailureBudget:
         inner: IAuthenticator,
         clock: IReactorTime,
         digest: KeyDigest,
-        meters: Meters,
         *,
+        meters: Meters,
         rate: Rate = _TWO_HUNDRED_A_MINUTE,
         strangers: int = 16,
         queue: int = 1000,

@@ -11,6 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
 from mcpgate.errors import AuthUnavailable, InvalidCredential, Unauthenticated
 from mcpgate.gate.access.digest import KeyDigest
 from mcpgate.gate.access.flight import SingleFlight
@@ -18,11 +24,6 @@ from mcpgate.gate.access.revocation import Revocations
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Secret
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 log = Logger()
 

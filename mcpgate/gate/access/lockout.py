@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
 from mcpgate.errors import InvalidCredential, RateLimited
 from mcpgate.gate.admission import RateLimiter, address_group
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Rate, Secret
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 log = Logger()
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mcpgate.model import Caller, Principal
 from twisted.logger import Logger
+
+from mcpgate.model import Caller, Principal
 
 log = Logger()
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
 from mcpgate.errors import InvalidCredential, Unauthenticated
 from mcpgate.gate.access.digest import KeyDigest
 from mcpgate.gate.access.keyfile import KeyEntry, KeyFile, KeyFileError, made_id, read_keys
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Principal, Secret
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import Logger
-from zope.interface import implementer
 
 log = Logger()
 
