@@ -1,0 +1,85 @@
+# Two commands do everything on a machine with python3, its venv module and make:
+#   make run    the gate on https://127.0.0.1:8443 with real MCP servers
+#   make test   everything that is checked before a change lands
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := var/demo
+LAB := var/servers
+TRIAL_FLAGS ?=
+
+.PHONY: help env run test unit functional lint types layers docs news coverage bench clean
+
+help:
+	@echo "make run         start the gate with demo servers, print what to paste into clients"
+	@echo "make test        lint, types, layers, docs, unit and functional tests, coverage"
+	@echo "make unit        only the fast tests"
+	@echo "make functional  only the tests with real sockets, processes and servers"
+	@echo "make docs        build the documentation into docs/_build/html"
+	@echo "make bench       measure"
+	@echo "make clean       remove what the others made"
+
+# --- Environments --------------------------------------------------------------------------------
+
+$(VENV)/made: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=24'
+	$(BIN)/pip install --quiet --editable '.[dev]' --config-settings editable_mode=compat
+	touch $@
+
+env: $(VENV)/made
+
+# MCP servers and SDK clients live apart from the gate: their requirements are their own.
+# Without a package index the functional tests that need them skip, and say so.
+$(LAB)/made: tests/functional/real-servers.txt
+	rm -rf $(LAB)
+	$(PYTHON) -m venv $(LAB)
+	$(LAB)/bin/pip install --quiet --upgrade 'pip>=24'
+	$(LAB)/bin/pip install --quiet --requirement $< && touch $@ \
+	  || { rm -rf $(LAB); echo "Real MCP servers can not be installed; tests with them skip." >&2; }
+
+$(DEMO)/servers/made: etc/demo-servers.txt
+	$(PYTHON) -m venv $(DEMO)/servers
+	$(DEMO)/servers/bin/pip install --quiet --upgrade 'pip>=24'
+	$(DEMO)/servers/bin/pip install --quiet --requirement $<
+	touch $@
+
+# --- Run -----------------------------------------------------------------------------------------
+
+run: $(VENV)/made $(DEMO)/servers/made
+	$(BIN)/mcpgate demo --config etc/demo.ini --key-file $(DEMO)/demo.key
+
+# --- Test ----------------------------------------------------------------------------------------
+
+test: lint types layers docs coverage
+
+lint: $(VENV)/made
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/made
+	$(BIN)/mypy
+
+layers: $(VENV)/made
+	$(BIN)/lint-imports
+
+docs: $(VENV)/made
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+unit: $(VENV)/made
+	$(BIN)/python tests/run_unit.py
+
+functional: $(VENV)/made $(LAB)/made
+	MCPGATE_REAL_SERVERS=$(abspath $(LAB)) $(BIN)/trial $(TRIAL_FLAGS) tests.functional
+
+coverage: $(VENV)/made $(LAB)/made
+	$(BIN)/coverage erase
+	MCPGATE_REAL_SERVERS=$(abspath $(LAB)) $(BIN)/coverage run -m twisted.trial $(TRIAL_FLAGS) tests
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under=95
+
+bench: $(VENV)/made
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) var docs/_build _trial_temp* .coverage* build *.egg-info

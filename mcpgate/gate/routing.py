@@ -1,0 +1,47 @@
+"""Which server a path belongs to.  Knows names and paths only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mcpgate.model import ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    Where a request goes.
+
+    :ivar rest: what follows the server's name, raw, beginning with ``/``; empty when nothing does.
+    :ivar is_endpoint: the path is the server's MCP endpoint.
+    """
+
+    spec: ServerSpec
+    rest: bytes
+    is_endpoint: bool
+
+
+class Routes:
+    """
+    ``/{server}/...`` and its alias ``/servers/{server}/...``.
+
+    Names hold only ``[a-z0-9-]``, so an encoded, dotted or doubled path never matches one (R81).
+    """
+
+    def __init__(self, specs: Iterable[ServerSpec]) -> None:
+        self._specs = {spec.name.encode("ascii"): spec for spec in specs}
+
+    def find(self, path: bytes) -> Route | None:
+        """Find the route of a raw path; None when no server has it."""
+        name, slash, rest = path[1:].partition(b"/")
+        if name == b"servers":
+            name, slash, rest = rest.partition(b"/")
+        spec = self._specs.get(name)
+        if spec is None:
+            return None
+        return Route(spec, slash + rest, rest in (b"mcp", b"mcp/"))
+
+    def specs(self) -> list[ServerSpec]:
+        """Give every server, in the order of the configuration."""
+        return list(self._specs.values())

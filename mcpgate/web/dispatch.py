@@ -1,0 +1,101 @@
+"""
+Where a request goes: the one place that states the order of the steps.
+
+Guard (Host, Origin, CORS) - the gate's own pages - route - who calls - the MCP endpoint or the
+byte relay.  A warm request passes through here without a Deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mcpgate.errors import Draining, Forbidden, GateError, Internal, NotFound
+from mcpgate.gate.pipeline import Gate
+from mcpgate.gate.routing import Route, Routes
+from mcpgate.interfaces import IInbound
+from mcpgate.model import Caller
+from mcpgate.web.endpoint import MCPEndpoint
+from mcpgate.web.guard import Guard
+from mcpgate.web.refusal import refuse
+
+log = Logger()
+
+
+class Dispatcher:
+    """
+    Called with every `IInbound` of the public listeners.
+
+    :param show_page: hands an inbound to the Klein tree.
+    :param relay: hands an inbound for a server's other paths to the byte relay.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        show_page: Callable[[IInbound], None],
+        routes: Routes,
+        gate: Gate,
+        endpoint: MCPEndpoint,
+        relay: Callable[[IInbound, Caller, Route], None],
+    ) -> None:
+        self._guard = guard
+        self._show_page = show_page
+        self._routes = routes
+        self._gate = gate
+        self._endpoint = endpoint
+        self._relay = relay
+        self.draining = False
+
+    def __call__(self, inbound: IInbound) -> None:
+        """Answer one request, or see that it will be answered."""
+        try:
+            self._dispatch(inbound)
+        except GateError as error:
+            refuse(inbound, error)
+        except Exception:
+            log.failure("Request {request_id} failed", request_id=inbound.request_id)
+            refuse(inbound, Internal())
+
+    def _dispatch(self, inbound: IInbound) -> None:
+        if self._guard.check(inbound):
+            return
+        path = inbound.head.path
+        route = self._routes.find(path)
+        if route is None:
+            # Everything that belongs to no server is the tree's to answer, 404 among it.
+            self._show_page(inbound)
+            return
+        inbound.notes["server"] = route.spec.name
+        if self.draining:
+            raise Draining(retry_after_s=5.0)
+        caller = self._gate.identify(inbound.head.fields, inbound.head.query, inbound.peer.address)
+        if isinstance(caller, Deferred):
+            caller.addCallback(lambda known: self._serve(inbound, known, route))
+            caller.addErrback(self._failed, inbound)
+        else:
+            self._serve(inbound, caller, route)
+
+    def _failed(self, failure: Failure, inbound: IInbound) -> None:
+        error = failure.value
+        if not isinstance(error, GateError):
+            log.failure(
+                "Request {request_id} failed", failure=failure, request_id=inbound.request_id
+            )
+            error = Internal()
+        refuse(inbound, error)
+
+    def _serve(self, inbound: IInbound, caller: Caller, route: Route) -> None:
+        inbound.notes["principal"] = caller.principal.fingerprint
+        if not caller.may_use(route.spec.name):
+            raise Forbidden
+        if route.is_endpoint:
+            self._endpoint.serve(inbound, caller, route.spec)
+        elif not route.rest:
+            raise NotFound(f"The MCP endpoint is /{route.spec.name}/mcp.")
+        else:
+            self._relay(inbound, caller, route)

@@ -1,0 +1,332 @@
+"""
+The MCP endpoint of one server: Streamable HTTP of the legacy era towards clients.
+
+Checks what the transport demands (2025-03-26 .. 2025-11-25), finds the session, charges the
+limits, and hands the message to the speaker of the server's transport.  It does not know how the
+server is spoken to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from mcpgate.errors import (
+    BadRequest,
+    GateError,
+    Internal,
+    MethodNotAllowed,
+    NotAcceptable,
+    SessionNotFound,
+    UnsupportedMediaType,
+)
+from mcpgate.gate.pipeline import Gate
+from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.interfaces import IInbound
+from mcpgate.mcp.jsonrpc import (
+    Batch,
+    ErrorResponse,
+    Message,
+    Notification,
+    Request,
+    Response,
+    decode,
+)
+from mcpgate.mcp.revisions import REVISIONS, Era, negotiate
+from mcpgate.model import Caller, Isolation, Owner, Principal, ServerSpec
+from mcpgate.web.refusal import accepts, refuse_message, respond_message
+
+log = Logger()
+
+SESSION = b"mcp-session-id"
+VERSION = b"mcp-protocol-version"
+
+METHODS = ((b"allow", b"GET, POST, DELETE, OPTIONS"),)
+
+
+def owner_of(spec: ServerSpec, principal: Principal, session_id: str) -> Owner:
+    """Tell whose instance serves this session."""
+    if spec.isolation is Isolation.SHARED:
+        return Owner(Isolation.SHARED)
+    if spec.isolation is Isolation.PER_KEY:
+        return Owner(Isolation.PER_KEY, principal.key_digest)
+    digest = blake2b(session_id.encode(), digest_size=16).hexdigest()
+    return Owner(Isolation.PER_SESSION, f"{principal.key_digest}/{digest}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """
+    One POST, checked and decoded, on its way to a speaker.
+
+    :ivar body: the bytes as received.
+    :ivar requests: the requests in it that want answers, in order.
+    :ivar others: notifications and responses in it.
+    :ivar batch: it was an array.
+    :ivar release: called once for each request when it is answered: gives its slot back.
+    """
+
+    inbound: IInbound
+    caller: Caller
+    spec: ServerSpec
+    body: bytes
+    requests: tuple[Request, ...]
+    others: tuple[Notification | Response | ErrorResponse, ...]
+    batch: bool
+    accepts: tuple[bool, bool]
+    release: Callable[[], None]
+
+
+class Speaker(Protocol):
+    """How sessions are carried over one transport."""
+
+    def initialize(self, post: Post, session: Session) -> None:
+        """Answer ``initialize`` for a session just made; end the session if that fails."""
+
+    def call(self, post: Post, session: Session) -> None:
+        """Answer a POST that holds at least one request."""
+
+    def tell(self, post: Post, session: Session) -> None:
+        """Take notifications and responses; answer 202."""
+
+    def listen(
+        self,
+        inbound: IInbound,
+        caller: Caller,
+        spec: ServerSpec,
+        session: Session,
+        release: Callable[[], None],
+    ) -> None:
+        """Answer GET with the session's event stream; ``release`` gives the stream's slot back."""
+
+    def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
+        """Let the server know, if it cares, that the session is over."""
+
+
+class MCPEndpoint:
+    """
+    Serves POST, GET and DELETE of ``/{server}/mcp``.
+
+    :param speaker: gives the speaker of a server.
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        sessions: SessionTable,
+        speaker: Callable[[ServerSpec], Speaker],
+        streams_per_key: int,
+    ) -> None:
+        self._gate = gate
+        self._sessions = sessions
+        self._speaker = speaker
+        self._streams_per_key = streams_per_key
+
+    def serve(self, inbound: IInbound, caller: Caller, spec: ServerSpec) -> None:
+        """Answer one request of a known caller."""
+        method = inbound.head.method
+        if method == "POST":
+            self._check_content(inbound)
+            inbound.read_body(
+                spec.max_body_bytes, lambda body: self._posted(inbound, caller, spec, body)
+            )
+        elif method == "GET":
+            self._listen(inbound, caller, spec)
+        elif method == "DELETE":
+            session = self._require(inbound, caller, spec)
+            self._speaker(spec).end(caller, spec, session)
+            self._sessions.end(session, "deleted")
+            inbound.respond(200, [], b"")
+        elif method == "OPTIONS":
+            inbound.respond(204, list(METHODS), b"")
+        else:
+            raise MethodNotAllowed(fields=METHODS)
+
+    # --- POST -------------------------------------------------------------------------------
+
+    def _check_content(self, inbound: IInbound) -> None:
+        fields = inbound.head.fields
+        kind = fields.get(b"content-type") or b""
+        if kind.split(b";")[0].strip().lower() != b"application/json":
+            raise UnsupportedMediaType
+        if (fields.get(b"content-encoding") or b"identity").lower() != b"identity":
+            raise UnsupportedMediaType
+
+    def _posted(self, inbound: IInbound, caller: Caller, spec: ServerSpec, body: bytes) -> None:
+        message_id: int | str | None = None
+        live = False
+        try:
+            acceptable = accepts(inbound.head)
+            if acceptable == (False, False):
+                raise NotAcceptable
+            message = decode(body)
+            if isinstance(message, Request):
+                message_id = message.id
+                if message.method == "initialize":
+                    self._initialize(inbound, caller, spec, message, body, acceptable)
+                    return
+            session = self._find(inbound, caller, spec, message)
+            live = True
+            self._route(inbound, caller, spec, session, message, body, acceptable)
+        except GateError as error:
+            refuse_message(inbound, error, message_id, live=live)
+        except Exception:
+            log.failure("Request {request_id} failed", request_id=inbound.request_id)
+            refuse_message(inbound, Internal(), message_id, live=live)
+
+    def _initialize(
+        self,
+        inbound: IInbound,
+        caller: Caller,
+        spec: ServerSpec,
+        message: Request,
+        body: bytes,
+        acceptable: tuple[bool, bool],
+    ) -> None:
+        params = message.params or {}
+        requested = params.get("protocolVersion")
+        capabilities = params.get("capabilities")
+        if not isinstance(requested, str) or not isinstance(capabilities, dict):
+            raise BadRequest("initialize needs protocolVersion and capabilities.")
+        self._gate.charge(caller, spec)
+        release = self._gate.enter(caller)
+        session = self._sessions.create(
+            caller.principal,
+            spec.name,
+            json.dumps(params, ensure_ascii=False, separators=(",", ":")).encode(),
+            negotiate(requested).name,
+            capabilities,
+        )
+        inbound.notes["session"] = session.label
+        post = Post(
+            inbound=inbound,
+            caller=caller,
+            spec=spec,
+            body=body,
+            requests=(message,),
+            others=(),
+            batch=False,
+            accepts=acceptable,
+            release=release,
+        )
+        self._speaker(spec).initialize(post, session)
+
+    def _route(
+        self,
+        inbound: IInbound,
+        caller: Caller,
+        spec: ServerSpec,
+        session: Session,
+        message: Message | Batch,
+        body: bytes,
+        acceptable: tuple[bool, bool],
+    ) -> None:
+        if isinstance(message, Batch):
+            if not REVISIONS[session.record.revision].batch:
+                raise BadRequest("Batches are not part of this session's protocol revision.")
+            messages = message.messages
+        else:
+            messages = (message,)
+        requests = tuple(m for m in messages if isinstance(m, Request))
+        if any(request.method == "initialize" for request in requests):
+            raise BadRequest("initialize must not be part of a batch.")
+        self._gate.charge(caller, spec, count=len(requests) or 1)
+        post = Post(
+            inbound=inbound,
+            caller=caller,
+            spec=spec,
+            body=body,
+            requests=requests,
+            others=tuple(m for m in messages if not isinstance(m, Request)),
+            batch=isinstance(message, Batch),
+            accepts=acceptable,
+            release=self._gate.enter(caller, count=len(requests)),
+        )
+        if not requests:
+            self._speaker(spec).tell(post, session)
+        elif len(requests) == 1 and requests[0].method == "ping" and not post.batch:
+            # The session is the gate's: it is alive, and a ping must not start a server.
+            post.release()
+            respond_message(inbound, Response(requests[0].id, {}))
+        else:
+            self._speaker(spec).call(post, session)
+
+    # --- GET --------------------------------------------------------------------------------
+
+    def _listen(self, inbound: IInbound, caller: Caller, spec: ServerSpec) -> None:
+        if not accepts(inbound.head)[1]:
+            raise NotAcceptable("GET opens an event stream: Accept must list text/event-stream.")
+        session = self._require(inbound, caller, spec)
+        release = self._gate.open_stream(caller, self._streams_per_key)
+        self._speaker(spec).listen(inbound, caller, spec, session, release)
+
+    # --- Sessions ---------------------------------------------------------------------------
+
+    def _given_id(self, inbound: IInbound) -> str | None:
+        fields = inbound.head.fields
+        value = fields.get(SESSION)
+        if value is None:
+            return None
+        if fields.count(SESSION) > 1:
+            raise BadRequest("Mcp-Session-Id must be sent once.")
+        return value.decode("latin-1")
+
+    def _check_version(self, inbound: IInbound) -> None:
+        value = inbound.head.fields.get(VERSION)
+        if value is None:  # Gemini CLI never sends it; 2025-03-26 does not know it.
+            return
+        revision = REVISIONS.get(value.decode("latin-1"))
+        if revision is None or revision.era is not Era.LEGACY:
+            raise BadRequest(
+                "MCP-Protocol-Version is not one this session speaks; send the negotiated one."
+            )
+
+    def _require(self, inbound: IInbound, caller: Caller, spec: ServerSpec) -> Session:
+        """Find the session whose id the request carries."""
+        given = self._given_id(inbound)
+        if given is None:
+            raise BadRequest("Mcp-Session-Id is missing. Send initialize first.")
+        session = self._sessions.find(caller.principal, spec.name, given)
+        if session is None:
+            raise SessionNotFound
+        self._check_version(inbound)
+        if not session.record.id_returned:
+            session.record.id_returned = True
+            self._sessions.changed(session)
+        self._sessions.touch(session)
+        inbound.notes["session"] = session.label
+        return session
+
+    def _find(
+        self, inbound: IInbound, caller: Caller, spec: ServerSpec, message: Message | Batch
+    ) -> Session:
+        """
+        Find the session of a POST, perhaps that of a client that never returns ids.
+
+        A probe of a newer client (``server/discover``, a modern version) is never served from
+        somebody's session: it gets the 400 that makes it fall back to ``initialize``.
+        """
+        if self._given_id(inbound) is not None:
+            return self._require(inbound, caller, spec)
+        modern = inbound.head.fields.get(VERSION) is not None and not self._is_legacy(inbound)
+        probe = isinstance(message, Request) and message.method == "server/discover"
+        session = None
+        if spec.pool_lost_sessions and not modern and not probe:
+            session = self._sessions.pooled(caller.principal, spec.name)
+        if session is None:
+            raise BadRequest("Mcp-Session-Id is missing. Send initialize first.")
+        self._check_version(inbound)
+        self._sessions.touch(session)
+        inbound.notes["session"] = session.label
+        return session
+
+    def _is_legacy(self, inbound: IInbound) -> bool:
+        value = inbound.head.fields.get(VERSION) or b""
+        revision = REVISIONS.get(value.decode("latin-1"))
+        return revision is not None and revision.era is Era.LEGACY

@@ -1,0 +1,93 @@
+"""
+How a `GateError` looks to a client.
+
+Two faces: plain JSON with the HTTP status for routes that are not MCP, and a JSON-RPC error for
+the MCP endpoint.  A refusal of a call on a live session is HTTP 200 with the call's id, since real
+clients drop their whole session on 429, 500 or 503; identity (401, 403), an unknown session (404)
+and what the protocol demands keep their status.
+"""
+
+from __future__ import annotations
+
+import json
+from math import ceil
+
+from mcpgate.errors import Forbidden, GateError, SessionNotFound, Unauthenticated
+from mcpgate.http.heads import RequestHead
+from mcpgate.interfaces import IInbound
+from mcpgate.mcp.jsonrpc import Message, encode, error_response
+
+JSON = (b"content-type", b"application/json")
+NO_STORE = (b"cache-control", b"no-store")
+
+
+def refusal_fields(error: GateError) -> list[tuple[bytes, bytes]]:
+    """Give the fields every form of this refusal carries."""
+    fields = [JSON, NO_STORE, *error.fields]
+    if error.retry_after_s is not None:
+        fields.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
+    return fields
+
+
+def refuse(inbound: IInbound, error: GateError) -> None:
+    """Answer a request that is not an MCP call."""
+    inbound.notes["reason"] = error.reason
+    if inbound.started:
+        inbound.abort()
+        return
+    told: dict[str, object] = {
+        "reason": error.reason,
+        "message": error.detail,
+        "requestId": inbound.request_id,
+    }
+    if error.retry_after_s is not None:
+        told["retryAfterMs"] = int(error.retry_after_s * 1000)
+    body = json.dumps({"error": {**told, **error.data}}).encode()
+    inbound.respond(error.status, refusal_fields(error), body)
+
+
+def refuse_message(
+    inbound: IInbound, error: GateError, message_id: int | str | None, *, live: bool
+) -> None:
+    """
+    Answer an MCP message.
+
+    :param message_id: of the request refused; None for notifications and unreadable bodies.
+    :param live: the message belongs to a live session.
+    """
+    inbound.notes["reason"] = error.reason
+    if inbound.started:
+        inbound.abort()
+        return
+    keeps_status = isinstance(error, Unauthenticated | Forbidden | SessionNotFound)
+    status = 200 if live and message_id is not None and not keeps_status else error.status
+    # An unknown session and somebody else's must look the same to the last byte.
+    request_id = "" if isinstance(error, SessionNotFound) else inbound.request_id
+    body = encode(error_response(message_id, error, request_id))
+    inbound.respond(status, refusal_fields(error), body)
+
+
+def respond_message(
+    inbound: IInbound, message: Message, fields: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """Answer 200 with one JSON-RPC message."""
+    inbound.respond(200, [JSON, NO_STORE, *(fields or [])], encode(message))
+
+
+def accepts(head: RequestHead) -> tuple[bool, bool]:
+    """
+    Read ``Accept``: may the answer be JSON, may it be an event stream.
+
+    An absent field and wildcards mean both, as curl and simple clients send them.
+    """
+    value = head.fields.get(b"accept")
+    if value is None:
+        return True, True
+    json_ok = stream_ok = False
+    for part in value.lower().split(b","):
+        kind = part.split(b";")[0].strip()
+        if kind == b"*/*":
+            return True, True
+        json_ok = json_ok or kind in (b"application/json", b"application/*")
+        stream_ok = stream_ok or kind in (b"text/event-stream", b"text/*")
+    return json_ok, stream_ok
