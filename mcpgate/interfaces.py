@@ -53,6 +53,9 @@ class IInbound(Interface):
     request_id: str = Attribute("Made by the gate; in the log, in error bodies, in X-Request-Id.")
     started: bool = Attribute("The response head has been written.")
     finished: bool = Attribute("The answer is complete, or the client has gone.")
+    extra_fields: list[tuple[bytes, bytes]] = Attribute(
+        "Fields added to the head of whatever answer is given (CORS); set before it begins."
+    )
     notes: dict[str, object] = Attribute(
         "What the access log shall tell beyond the head: server, principal (fingerprint), "
         "session, instance, reason .."
