@@ -271,6 +271,14 @@ class ILease(Interface):
     def touch() -> None:
         """Bytes went by: the instance is in use now."""
 
+    def make_passive(stopped: Callable[[], None]) -> None:
+        """
+        Hold on without keeping the instance from idling: for a stream nobody asked anything on.
+
+        ``stopped`` is called once when the instance is stopped or dies before `release`.  There
+        is no way back: whoever calls again takes a lease of its own.
+        """
+
     def release() -> None:
         """Give it back.  Idempotent."""
 

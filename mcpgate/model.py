@@ -293,7 +293,8 @@ class Exit:
     How an instance ended.
 
     :ivar code: exit status, or None when ended by a signal or unknown.
-    :ivar reason: ``exited``, ``killed``, ``oom_killed``, ``stopped`` (by us), ``lost``.
+    :ivar reason: ``exited``, ``killed``, ``oom_killed``, ``stopped`` (by us), ``lost``,
+        ``port_taken`` (by another program between choosing and listening: start again).
     :ivar stderr_tail: last lines it wrote, newest last.
     """
 
