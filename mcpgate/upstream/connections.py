@@ -1,0 +1,536 @@
+"""
+One connection to an HTTP server, and one request under way on it.
+
+A warm request is callbacks only: one write, no Deferred.  Small requests on plain sockets are
+handed to the kernel at once, because the reactor's way (note the socket as writable, ask epoll,
+write) costs more than the request itself, and because an error from the kernel is proof that
+nothing reached the server (R35).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ISSLTransport,
+    ISystemHandle,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from mcpgate.errors import BackendDied, BackendTimeout, GateError, Internal
+from mcpgate.http.heads import ResponseHead
+from mcpgate.http.responses import ResponseHeads, ResponseParser
+from mcpgate.interfaces import IResponseReceiver, IUpstreamCall
+from mcpgate.timing.wheel import Deadline
+
+if TYPE_CHECKING:
+    from mcpgate.upstream.http import HTTPUpstream
+
+log = Logger()
+
+# Requests without effects: asked again once when a reused connection turns out to be dead.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# Below this, a chunk is joined with its framing into one write (one TLS record, one packet).
+_JOIN_BYTES: Final = 16 * 1024
+
+
+@implementer(IPushProducer)
+class _BodySource:
+    """The source of a request body as a transport sees it."""
+
+    __slots__ = ("pauseProducing", "resumeProducing")
+
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self.pauseProducing = pause
+        self.resumeProducing = resume
+
+    def stopProducing(self) -> None:
+        """The connection's own end tells the receiver."""
+
+
+@implementer(IUpstreamCall)
+class Exchange:
+    """
+    One request and what is known of its answer.  See `IUpstreamCall`.
+
+    :ivar sent: a byte may have reached the server.
+    :ivar over: nothing more happens: answered, failed or given up.
+    :ivar answered: the response head was passed on.
+    """
+
+    __slots__ = (
+        "_flow",
+        "_pending",
+        "_unsent",
+        "_upstream",
+        "answered",
+        "chunked",
+        "connection",
+        "deadline",
+        "ended",
+        "head",
+        "method",
+        "over",
+        "paused",
+        "pool",
+        "progress_s",
+        "receiver",
+        "retried",
+        "sent",
+        "stream",
+        "timeout_s",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        upstream: HTTPUpstream,
+        method: str,
+        head: bytes,
+        receiver: IResponseReceiver,
+        *,
+        pool: Hashable,
+        length: int | None,
+        whole: bool,
+        timeout_s: float,
+        stream: bool,
+        upgrade: bool,
+    ) -> None:
+        self._upstream = upstream
+        self._pending: list[bytes] = []
+        self._flow: _BodySource | None = None
+        self._unsent = 0 if whole else length
+        self.chunked = not whole and length is None
+        self.method = method
+        self.head = head
+        self.receiver = receiver
+        self.pool = pool
+        self.timeout_s = timeout_s
+        self.stream = stream
+        self.upgrade = upgrade
+        self.connection: Connection | None = None
+        self.deadline: Deadline | None = None
+        self.progress_s = 0.0
+        self.ended = whole
+        self.over = False
+        self.answered = False
+        self.paused = False
+        self.retried = False
+        self.sent = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Tell whether it may be sent again although the server may have seen it."""
+        return self.ended and self.method in SAFE_METHODS and not self.answered
+
+    def opening(self) -> bytes:
+        """Give what is to be written first: the head, and what of the body waits already."""
+        if not self._pending:
+            return self.head
+        pending, self._pending = self._pending, []
+        return b"".join((self.head, *pending))
+
+    # --- IUpstreamCall ------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """See `IUpstreamCall.write`."""
+        if self.over or self.ended or not data:
+            return
+        if self.chunked:
+            pieces = [b"%x\r\n" % len(data), data, b"\r\n"]
+            if len(data) <= _JOIN_BYTES:
+                pieces = [b"".join(pieces)]
+        else:
+            assert self._unsent is not None
+            if len(data) > self._unsent:
+                self._upstream.fail(self, Internal())
+                return
+            self._unsent -= len(data)
+            pieces = [data]
+        self._send(pieces)
+
+    def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """See `IUpstreamCall.end`; trailers of a body with a declared length have no place."""
+        if self.over or self.ended:
+            return
+        if self._unsent:
+            self._upstream.fail(self, Internal())
+            return
+        self.ended = True
+        if self.chunked:
+            lines = [b"%b: %b\r\n" % line for line in trailers if _clean(line)]
+            self._send([b"".join((b"0\r\n", *lines, b"\r\n"))])
+        if self.connection is not None:
+            self.connection.body_ended(self)
+
+    def _send(self, pieces: list[bytes]) -> None:
+        if self.connection is None:
+            self._pending += pieces
+        else:
+            self.progress_s = self._upstream.seconds()
+            self.connection.send(pieces)
+
+    def register_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """See `IUpstreamCall.register_flow`."""
+        if self.over or self.ended:
+            return
+        self._flow = _BodySource(pause, resume)
+        if self.connection is None:
+            # What is written before there is a connection would wait in memory.
+            pause()
+        else:
+            self.connection.produce(self._flow)
+
+    def connected(self, connection: Connection) -> None:
+        """Take the connection; called by it when the opening is written."""
+        self.connection = connection
+        if self.paused:
+            connection.pause()
+        if self._flow is not None and not self.ended:
+            connection.produce(self._flow)
+            self._flow.resumeProducing()
+
+    def pause(self) -> None:
+        """See `IUpstreamCall.pause`."""
+        self.paused = True
+        if self.connection is not None and not self.over:
+            self.connection.pause()
+
+    def resume(self) -> None:
+        """See `IUpstreamCall.resume`."""
+        self.paused = False
+        self.progress_s = self._upstream.seconds()
+        if self.connection is not None and not self.over:
+            self.connection.resume()
+
+    def abort(self) -> None:
+        """See `IUpstreamCall.abort`."""
+        if self.over:
+            return
+        self.finish()
+        self._upstream.dropped(self)
+        if self.connection is not None:
+            self.connection.drop()
+
+    # --- For the connection and the upstream --------------------------------------------------
+
+    def finish(self) -> None:
+        """Be over; say nothing."""
+        self.over = True
+        self._pending.clear()
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    def fail(self, error: GateError) -> None:
+        """Be over with an error."""
+        if not self.over:
+            self.finish()
+            self.receiver.response_failed(error, self.sent)
+
+
+def _clean(line: tuple[bytes, bytes]) -> bool:
+    """Tell whether a trailer can not be taken for two."""
+    return not any(stop in part for part in line for stop in (b"\r", b"\n", b"\0"))
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """
+    A connection to the server: idle in its pool, or busy with one exchange.
+
+    :ivar pool: the only pool key it serves.
+    :ivar idle_since_s: clock reading when it became idle.
+    :ivar used: it answered at least one request.
+    :ivar keep_s: how long the server said it keeps idle connections; 0 = not said.
+    """
+
+    def __init__(self, upstream: HTTPUpstream, pool: Hashable, heads: ResponseHeads) -> None:
+        self.pool = pool
+        self.idle_since_s = 0.0
+        self.used = False
+        self.keep_s = 0.0
+        self._upstream = upstream
+        self._parser = ResponseParser(self, heads)
+        self._exchange: Exchange | None = None
+        self._socket: socket.socket | None = None
+        self._buffered = False
+        self._producing = False
+        self._paused = False
+        self._lost = False
+        self._guest: IProtocol | None = None
+
+    # --- Requests -----------------------------------------------------------------------------
+
+    def start(self, exchange: Exchange) -> bool:
+        """
+        Send a request.
+
+        False when the connection turned out to be dead and nothing was sent.
+        """
+        self._exchange = exchange
+        self._parser.begin(
+            exchange.receiver.response_data,
+            head_only=exchange.method == "HEAD",
+            upgrade=exchange.upgrade,
+        )
+        opening = exchange.opening()
+        if self._socket is None or self._buffered:
+            exchange.sent = True
+            self._write(opening)
+        else:
+            try:
+                count = self._socket.send(opening)
+            except BlockingIOError:
+                count = 0
+            except OSError:
+                self._exchange = None
+                self.drop()
+                return False
+            exchange.sent = True
+            if count < len(opening):
+                self._buffered = True
+                self._write(opening[count:])
+        exchange.connected(self)
+        return True
+
+    def stale(self) -> bool:
+        """
+        Tell whether the server closed this idle connection, or spoke unasked.
+
+        The reactor may not have had its turn since; the kernel knows.  A TLS connection's end can
+        not be told from its other records: there the reactor's word has to do.
+        """
+        if self._lost:
+            return True
+        if self._socket is None:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def send(self, pieces: list[bytes]) -> None:
+        """Send more of the request."""
+        self._buffered = True
+        if not self._lost:
+            self._transport.writeSequence(pieces)
+
+    def produce(self, source: _BodySource) -> None:
+        """Pause ``source`` while the server reads too slowly."""
+        self._producing = True
+        self._transport.registerProducer(source, True)
+
+    def body_ended(self, exchange: Exchange) -> None:
+        """Take note that the request is complete."""
+        self._stop_producing()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self._paused:
+            self._paused = False
+            self._transport.resumeProducing()
+
+    def drop(self) -> None:
+        """Cut the connection off, and forget whose it was."""
+        self._exchange = None
+        self._parser.drop()
+        self._stop_producing()
+        self._close(abort=True)
+
+    def retire(self) -> None:
+        """Close an idle connection."""
+        self._close(abort=False)
+
+    def fail(self, error: GateError) -> None:
+        """Cut the connection off and tell the exchange."""
+        exchange = self._exchange
+        self.drop()
+        if exchange is not None:
+            exchange.fail(error)
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _stop_producing(self) -> None:
+        if self._producing:
+            self._producing = False
+            if not self._lost:
+                self._transport.unregisterProducer()
+
+    def _close(self, *, abort: bool) -> None:
+        if not self._lost:
+            self._lost = True
+            self._upstream.closed(self)
+            if abort:
+                self._transport.abortConnection()
+            else:
+                self._transport.loseConnection()
+
+    # --- ResponseSink -------------------------------------------------------------------------
+
+    def on_head(self, head: ResponseHead) -> None:
+        """See `ResponseSink.on_head`."""
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.answered = True
+        if _is_event_stream(head):
+            exchange.stream = True
+        if exchange.stream and exchange.deadline is not None:
+            exchange.deadline.cancel()
+            exchange.deadline = None
+        keep = head.fields.get(b"keep-alive")
+        if keep is not None:
+            self.keep_s = _keep_alive_s(keep)
+        exchange.receiver.response_head(head)
+
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """See `ResponseSink.on_end`."""
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.finish()
+        self._stop_producing()
+        if not exchange.ended:
+            # The server answered without the whole request: what it read of it is not known.
+            self._close(abort=True)
+        elif self._parser.keep_alive:
+            self.used = True
+            self.resume()
+            self._upstream.released(self)
+        else:
+            self._close(abort=False)
+        exchange.receiver.response_end(trailers)
+
+    def on_upgrade(self, head: ResponseHead, rest: bytes) -> None:
+        """See `ResponseSink.on_upgrade`."""
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.finish()
+        self._stop_producing()
+        guest = exchange.receiver.response_upgraded(head, self.transport)
+        self._guest = guest
+        self.resume()
+        guest.makeConnection(self._transport)
+        if rest:
+            guest.dataReceived(rest)
+
+    # --- IProtocol ----------------------------------------------------------------------------
+
+    @override
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        if ISystemHandle.providedBy(transport) and not ISSLTransport.providedBy(transport):
+            self._socket = transport.getHandle()  # type: ignore[assignment]  # declared as object
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._guest is not None:
+            self._guest.dataReceived(data)
+            return
+        if self._lost:
+            return
+        try:
+            self._parser.feed(data)
+        except GateError as error:
+            self._upstream.broken()
+            self.fail(error)
+        except Exception:
+            log.failure("Passing on an answer failed")
+            self.fail(Internal())
+        else:
+            exchange = self._exchange
+            if exchange is not None and exchange.answered and not exchange.stream:
+                exchange.progress_s = self._upstream.seconds()
+
+    def readConnectionLost(self) -> None:
+        """Take the server's end of its half."""
+        if self._guest is None:
+            self._ended(ConnectionDone())
+            self._close(abort=False)
+        elif IHalfCloseableProtocol.providedBy(self._guest):
+            IHalfCloseableProtocol(self._guest).readConnectionLost()
+        else:
+            self._transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing: what the server still says is read to its end."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._guest is not None:
+            guest, self._guest = self._guest, None
+            guest.connectionLost(reason)
+        elif not self._lost:
+            self._ended(reason.value)
+        if not self._lost:
+            self._lost = True
+            self._upstream.closed(self)
+        self._socket = None
+
+    def _ended(self, reason: BaseException | None) -> None:
+        """Tell the exchange that the connection is over; it may have been complete by that."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if not self._parser.touched and self.used and exchange.repeatable and not exchange.retried:
+            # The server closed it while the request was on its way: that happens to idle
+            # connections, and this request is harmless.
+            self._exchange = None
+            exchange.retried = True
+            exchange.connection = None
+            self._upstream.again(exchange)
+            return
+        try:
+            if not isinstance(reason, ConnectionDone):
+                raise BackendDied
+            self._parser.eof()
+        except GateError as error:
+            self.fail(error)
+        except Exception:
+            log.failure("Passing on an answer's end failed")
+            self.fail(Internal())
+
+    def expired(self, exchange: Exchange) -> None:
+        """Take note that the server was silent for too long."""
+        if self._exchange is exchange:
+            self.fail(BackendTimeout())
+
+
+def _is_event_stream(head: ResponseHead) -> bool:
+    kind = head.fields.get(b"content-type")
+    return kind is not None and kind[:17].lower() == b"text/event-stream"
+
+
+def _keep_alive_s(value: bytes) -> float:
+    """Read ``timeout=N`` of a Keep-Alive field; 0 when it is not there."""
+    for part in value.lower().split(b","):
+        name, _, number = part.strip().partition(b"=")
+        if name == b"timeout" and number.isdigit() and len(number) < 9:
+            return float(number)
+    return 0.0
