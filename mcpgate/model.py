@@ -190,9 +190,9 @@ class ServerSpec:
     runtime: str = "process"
     command: tuple[str, ...] = ()
     cwd: str = ""
-    env: tuple[tuple[str, str], ...] = ()
-    files: tuple[tuple[str, str], ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    files: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     forward_headers: tuple[str, ...] = ()
     url: str = ""
     mcp_path: str = "/mcp"
