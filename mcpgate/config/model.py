@@ -11,10 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Final
 
 from mcpgate.model import KIB, MIB, Rate, Secret, ServerSpec
 
 Network = IPv4Network | IPv6Network
+
+_TWENTY_A_MINUTE: Final = Rate(20 / 60, 20.0)
+_TWO_HUNDRED_A_MINUTE: Final = Rate(200 / 60, 200.0)
+_PER_KEY: Final = Rate(20.0, 40.0)
+_PER_ADDRESS: Final = Rate(50.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +179,9 @@ class AuthSection:
     cache_s: float = 60.0
     negative_s: float = 30.0
     stale_s: float = 300.0
-    failures_per_address: Rate = Rate(20 / 60, 20)
+    failures_per_address: Rate = _TWENTY_A_MINUTE
     lockout_s: float = 900.0
-    global_failures: Rate = Rate(200 / 60, 200)
+    global_failures: Rate = _TWO_HUNDRED_A_MINUTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +198,8 @@ class LimitsSection:
     :ivar max_buckets: keys and addresses remembered; the longest unused are forgotten.
     """
 
-    per_key: Rate | None = Rate(20.0, 40.0)
-    per_address: Rate | None = Rate(50.0, 100.0)
+    per_key: Rate | None = _PER_KEY
+    per_address: Rate | None = _PER_ADDRESS
     per_server: Rate | None = None
     concurrent_per_key: int = 32
     start_cost: float = 10.0

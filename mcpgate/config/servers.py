@@ -1,0 +1,223 @@
+"""``[server:NAME]`` to `mcpgate.model.ServerSpec`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from mcpgate.config.kinds import Surroundings, split_url
+from mcpgate.config.model import GateSection, LimitsSection
+from mcpgate.config.networks import is_private_host
+from mcpgate.config.reading import Values
+from mcpgate.config.schema import RESERVED_SERVERS
+from mcpgate.config.sections import bucket, header_templates, ordered, written
+from mcpgate.config.units import format_size
+from mcpgate.model import Isolation, Lifetime, Restraint, ServerSpec, Transport
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_FILE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def check_server_name(values: Values) -> None:
+    """Complain about names that would clash with paths or prefixes of our own (R81)."""
+    if values.name in RESERVED_SERVERS:
+        values.problem("", "the gate uses this name in its own paths", "Choose another name")
+
+
+def server_spec(
+    values: Values, gate: GateSection, limits: LimitsSection, around: Surroundings
+) -> ServerSpec | None:
+    """
+    Make the spec; None when the section is too faulty to be looked at further.
+
+    Servers with ``enabled = off`` are made as well.
+    """
+    check_server_name(values)
+    how = _how(values)
+    if how is None:
+        return None
+    for key in values.schema.keys:
+        for name in written(values, key.name):
+            if key.only not in ("", how):
+                values.problem(name, f"this key means nothing to a server with {how}", "Remove it")
+    transport = _transport(values, how)
+    isolation = values.get("isolation", "per-key" if how == "command" else "shared")
+    fields: dict[str, Any] = dict(values.fields())
+    fields.setdefault("max_body_bytes", gate.max_body_bytes)
+    if how == "command":
+        program, *arguments = fields["command"]
+        fields["command"] = (_program(program, around), *arguments)
+    cwd = values.get("cwd", Path())
+    spec = ServerSpec(
+        name=values.name,
+        transport=transport,
+        runtime="process" if how == "command" else "remote",
+        cwd=str(cwd) if "cwd" in values.found else "",
+        env=tuple(values.opened.get("env", {}).items()),
+        files=tuple(values.opened.get("file", {}).items()),
+        headers=header_templates(values),
+        isolation=Isolation(isolation),
+        restraint=Restraint(**_any(values, "restraint")),
+        lifetime=Lifetime(**_any(values, "lifetime")),
+        rate=_rate(values, limits),
+        relay=values.get("relay", transport is Transport.HTTP),
+        **fields,
+    )
+    _check_names(values)
+    _check_templates(values, spec)
+    _check_bounds(values, spec, gate)
+    if how == "url":
+        _check_url(values, spec)
+    if transport is Transport.STDIO:
+        _check_stdio(values, spec)
+    return spec
+
+
+def _program(text: str, around: Surroundings) -> str:
+    """Make a path of what is written like one; a bare name is left for ``PATH``."""
+    if text.startswith("~/") and around.home is not None:
+        return str(around.home / text[2:])
+    return str(around.base / text) if "/" in text else text
+
+
+def _how(values: Values) -> str | None:
+    """Tell whether the gate starts the server (``command``) or calls it elsewhere (``url``)."""
+    if "command" in values and "url" in values:
+        values.problem("url", "a server has a command or a url, not both", "Remove one of them")
+        return None
+    for key in ("command", "url"):
+        if key in values:
+            if key not in values.found:
+                return None
+            if not values.found[key]:
+                values.problem(key, "the command is empty", "Name a program, or remove the key")
+                return None
+            return key
+    values.problem(
+        "command",
+        "nothing tells what to run or whom to call",
+        "Add command = PROGRAM ARGUMENTS, or url = https://...",
+    )
+    return None
+
+
+def _transport(values: Values, how: str) -> Transport:
+    if how == "url":
+        if values.get("transport", "http") != "http":
+            values.problem("transport", "a server with url speaks http", "Remove the key")
+        return Transport.HTTP
+    return Transport(values.get("transport", "stdio"))
+
+
+def _rate(values: Values, limits: LimitsSection) -> Any:
+    if values.found.get("rate", "unset") is None or "rate" not in values:
+        if "burst" in values:
+            return bucket(values, "rate", "burst", limits.per_server)
+        return None if "rate" in values else limits.per_server
+    return bucket(values, "rate", "burst", None)
+
+
+def _any(values: Values, stem: str) -> dict[str, Any]:
+    return dict(values.fields(stem))
+
+
+def _check_names(values: Values) -> None:
+    for name in values.opened.get("env", {}):
+        if not _VARIABLE.fullmatch(name):
+            values.problem(
+                f"env.{name}", "this is not the name of a variable", "Use letters, digits and _"
+            )
+    for name in values.opened.get("file", {}):
+        if not _FILE.fullmatch(name) or name in (".", ".."):
+            values.problem(
+                f"file.{name}", "this is not the name of a file", "Use letters, digits, ., _ and -"
+            )
+
+
+def _check_templates(values: Values, spec: ServerSpec) -> None:
+    for word in spec.command:
+        if "{key}" in word:
+            values.problem(
+                "command",
+                "the caller's key would show in process lists",
+                "Pass it with env.NAME = {key} or file.NAME = {key}",
+            )
+            break
+    templates = {"command": " ".join(spec.command)}
+    templates.update((f"env.{name}", value) for name, value in spec.env)
+    templates.update((f"file.{name}", value) for name, value in spec.files)
+    if spec.isolation is Isolation.SHARED:
+        for key, template in templates.items():
+            for blank in ("{key}", "{user}"):
+                if blank in template and not (key == "command" and blank == "{key}"):
+                    values.problem(
+                        key,
+                        f"a shared server has no one {blank}",
+                        "Set isolation = per-key, or remove it",
+                    )
+    wants_port = spec.transport is Transport.HTTP and spec.runtime == "process"
+    tells_port = [key for key, template in templates.items() if "{port}" in template]
+    if wants_port and not tells_port and values.sound("transport", *written(values, "env.NAME")):
+        values.problem(
+            "command",
+            "the server is not told which port to listen on",
+            "Put {port} into command, or add env.PORT = {port}",
+        )
+    if not wants_port:
+        for key in tells_port:
+            values.problem(key, "there is no {port} for this server", "Set transport = http")
+
+
+def _check_bounds(values: Values, spec: ServerSpec, gate: GateSection) -> None:
+    life = spec.lifetime
+    ordered(values, "start_wait", life.start_wait_s, "start_timeout", life.start_s)
+    ordered(
+        values, "call_timeout", spec.call_timeout_s, "call_timeout_max", spec.call_timeout_max_s
+    )
+    if life.remove_s and life.idle_stop_s:
+        ordered(values, "idle_stop", life.idle_stop_s, "remove_after", life.remove_s)
+    if spec.max_body_bytes > gate.max_body_bytes and values.sound("max_body"):
+        values.problem(
+            "max_body",
+            f"it is more than max_body of [gate], {format_size(gate.max_body_bytes)}",
+            "Raise that one, or lower this",
+        )
+    budget, memory = gate.memory_budget_bytes, spec.restraint.memory_bytes
+    if not budget or spec.runtime != "process" or not values.sound("memory"):
+        return
+    if memory > budget:
+        values.problem(
+            "memory",
+            f"one instance of {format_size(memory)} is more than the memory_budget of [gate], "
+            f"{format_size(budget)}",
+            "Raise memory_budget, or lower memory",
+        )
+    elif not memory:
+        values.problem(
+            "memory", "memory_budget of [gate] can not count a server without a limit", "Set memory"
+        )
+
+
+def _check_url(values: Values, spec: ServerSpec) -> None:
+    scheme, host = split_url(spec.url)
+    if scheme != "https" and not is_private_host(host) and not values.get("insecure", False):
+        values.problem(
+            "url",
+            "keys and contents would travel over the network in clear",
+            "Use https, or set insecure = yes",
+        )
+
+
+def _check_stdio(values: Values, spec: ServerSpec) -> None:
+    meaningless = ["mcp_path", "ready_path", "forward_headers", "relay_max_body"]
+    meaningless += written(values, "header.NAME")
+    if spec.relay:
+        meaningless.append("relay")
+    for key in meaningless:
+        if key in values:
+            values.problem(
+                key,
+                "this key means nothing to a stdio server",
+                "Remove it, or set transport = http",
+            )
