@@ -107,6 +107,13 @@ class RequestTimeout(GateError):
     text = "The request took too long to arrive."
 
 
+class Conflict(GateError):
+    """Another request of the same session took this one's place."""
+
+    status, code, reason = 409, -32600, "conflict"
+    text = "Another request took this one's place."
+
+
 class TooLarge(GateError):
     """A bound on size was crossed."""
 

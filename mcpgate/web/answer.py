@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from mcpgate.errors import GateError
+from mcpgate.errors import CallCancelled, GateError
 from mcpgate.interfaces import IInbound, IMessageSink
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Response, encode, error_response
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
+from mcpgate.web.event_stream import KEEPALIVE
 from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields
 
 STREAM_FIELDS = [
@@ -23,8 +24,6 @@ STREAM_FIELDS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-
-KEEPALIVE = b": keepalive\n\n"
 
 
 class Answer:
@@ -122,6 +121,10 @@ class Answer:
     def fail(self, error: GateError, message_id: int | str | None) -> None:
         """Complete one request with a refusal of the gate."""
         self._inbound.notes["reason"] = error.reason
+        if isinstance(error, CallCancelled) and self._inbound.started and self._expected <= 1:
+            self._inbound.finish()
+            self._over()
+            return
         self.complete(error_response(message_id, error, self._inbound.request_id), error)
 
     def _open_stream(self) -> None:

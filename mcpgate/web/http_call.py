@@ -30,14 +30,15 @@ from mcpgate.mcp.jsonrpc import (
     encode,
     error_response,
 )
+from mcpgate.mcp.methods import CANCELLED, is_repeatable
 from mcpgate.model import KIB, MIB
 from mcpgate.timing.wheel import Deadline
-from mcpgate.web.answer import KEEPALIVE, STREAM_FIELDS
+from mcpgate.web.answer import STREAM_FIELDS
 from mcpgate.web.endpoint import Post
-from mcpgate.web.event_stream import EventAligner
+from mcpgate.web.event_stream import KEEPALIVE, EventAligner
 from mcpgate.web.http_fetch import responses_in
 from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields, refuse_message
-from mcpgate.web.session_state import public
+from mcpgate.web.session_state import public, with_id
 
 if TYPE_CHECKING:
     from mcpgate.web.http_sessions import HTTPLink, HTTPSpeaker
@@ -216,9 +217,15 @@ class HTTPCall:
 
     def response_data(self, data: bytes) -> None:
         """See `IResponseReceiver.response_data`."""
-        lease = self._lease
-        if lease is not None:
-            lease.touch()
+        if self._lease is not None:
+            self._lease.touch()
+        try:
+            self._take(data)
+        except GateError as error:
+            self._abort_call()
+            self._fail(error)
+
+    def _take(self, data: bytes) -> None:
         if self._aligner is not None:
             events = self._aligner.feed(data)
             if events:
@@ -232,8 +239,7 @@ class HTTPCall:
         elif self._held is not None:
             self._held += data
             if len(self._held) > MAX_REWRITTEN_BYTES:
-                self._abort_call()
-                self._fail(BadBackendAnswer("The server's answer is too large."))
+                raise BadBackendAnswer("The server's answer is too large.")
         else:
             self._arm_deadline()
             self._post.inbound.write(data)
@@ -253,7 +259,7 @@ class HTTPCall:
     def response_failed(self, error: GateError, sent: bool) -> None:
         """See `IResponseReceiver.response_failed`."""
         self._call = None
-        safe = not any(request.method == "tools/call" for request in self._post.requests)
+        safe = all(is_repeatable(request.method) for request in self._post.requests)
         untold = self._head is None
         if untold and self._tries < 3 and not sent and not isinstance(error, BackendTimeout):
             self._again()
@@ -308,7 +314,7 @@ class HTTPCall:
                     data={"status": head.status},
                 )
                 response = error_response(request.id, error, self._post.inbound.request_id)
-            told.append(_with_id(response, request.id))
+            told.append(with_id(response, request.id))
         self._remember()
         inbound = self._post.inbound
         bodies = [encode(response) for response in told]
@@ -329,7 +335,7 @@ class HTTPCall:
         if message is None:
             return
         if isinstance(message, Response | ErrorResponse) and message.id in self._minted:
-            message = _with_id(message, self._minted[message.id])
+            message = with_id(message, self._minted[message.id])
         inbound = self._post.inbound
         if not inbound.started:
             inbound.start(200, list(STREAM_FIELDS), None)
@@ -394,7 +400,7 @@ class HTTPCall:
         if lease is not None:
             for upstream_id in self._upstream_ids():
                 cancel = Notification(
-                    "notifications/cancelled",
+                    CANCELLED,
                     {"requestId": upstream_id, "reason": "No answer in time"},
                 )
                 self._speaker.notify(
@@ -457,9 +463,3 @@ class HTTPCall:
         self._link.ids.difference_update(self._upstream_ids())
         self._session.in_use -= len(self._post.requests)
         self._post.release()
-
-
-def _with_id(response: Response | ErrorResponse, message_id: int | str) -> Response | ErrorResponse:
-    if isinstance(response, Response):
-        return Response(message_id, response.result)
-    return ErrorResponse(message_id, response.code, response.message, response.data)

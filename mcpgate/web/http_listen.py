@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
 
-from mcpgate.errors import BadBackendAnswer, GateError, MethodNotAllowed
+from mcpgate.errors import BadBackendAnswer, Conflict, GateError, MethodNotAllowed
 from mcpgate.gate.sessions import Session
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IInbound, ILease, IResponseReceiver, IUpstreamCall
@@ -107,7 +107,7 @@ class HTTPListen:
         if stream is not None:
             stream.close()
         elif not self._inbound.finished:
-            refuse(self._inbound, GateError("Replaced by a newer stream of the session."))
+            refuse(self._inbound, Conflict("A newer stream of the session took over."))
         over()
 
     def _open(self) -> StandingStream:
@@ -155,10 +155,18 @@ class HTTPListen:
 
     def response_data(self, data: bytes) -> None:
         """See `IResponseReceiver.response_data`."""
-        if self._aligner is not None and self._stream is not None:
+        if self._aligner is None or self._stream is None:
+            return
+        try:
             events = self._aligner.feed(data)
-            if events:
-                self._stream.send(events)
+        except BadBackendAnswer as error:
+            call, self._call = self._call, None
+            if call is not None:
+                call.abort()
+            self.response_failed(error, True)
+            return
+        if events:
+            self._stream.send(events)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `IResponseReceiver.response_end`."""

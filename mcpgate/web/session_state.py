@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 
 from mcpgate.errors import GateError, Internal
 from mcpgate.interfaces import IInbound
-from mcpgate.mcp.jsonrpc import Request
+from mcpgate.mcp.jsonrpc import ErrorResponse, Request, Response
 from mcpgate.mcp.revisions import REVISIONS
 from mcpgate.model import SessionRecord
 
@@ -49,3 +49,10 @@ def remember(record: SessionRecord, request: Request) -> bool:
     else:
         return False
     return True
+
+
+def with_id(response: Response | ErrorResponse, message_id: int | str) -> Response | ErrorResponse:
+    """Give the same answer under another id."""
+    if isinstance(response, Response):
+        return Response(message_id, response.result)
+    return ErrorResponse(message_id, response.code, response.message, response.data)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from mcpgate.interfaces import IInbound, IUpstreamCall
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
-from mcpgate.web.answer import KEEPALIVE, STREAM_FIELDS
+from mcpgate.web.answer import STREAM_FIELDS
+from mcpgate.web.event_stream import KEEPALIVE
 
 
 class StandingStream:

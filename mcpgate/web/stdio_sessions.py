@@ -21,15 +21,17 @@ from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.interfaces import IInbound, IInstancePool, ILease, ISessionPeer
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import Message, Notification, Request, Response, encode
+from mcpgate.mcp.methods import INITIALIZED, is_repeatable
 from mcpgate.mcp.revisions import LATEST_LEGACY
 from mcpgate.model import Caller, Isolation, Owner, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.stdio import StdioUpstream
+from mcpgate.upstream.stdio import StdioUpstream, was_sent
+from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.answer import Answer, CallSink
 from mcpgate.web.endpoint import SESSION, Post, owner_of
 from mcpgate.web.refusal import refuse_message
-from mcpgate.web.session_state import agreed, public, remember
+from mcpgate.web.session_state import agreed, public, remember, with_id
 from mcpgate.web.standing import StandingStream
 
 log = Logger()
@@ -148,7 +150,8 @@ class _StdioCall:
             self._lease = None
         if isinstance(error, BackendDied) and self._may_retry(error):
             self._retried = True
-            self.begin()
+            # In the next turn, when everybody has heard that the child is gone.
+            self._speaker.clock.callLater(0, self.begin)
             return True
         self._post.release()
         self._session.in_use -= 1
@@ -157,9 +160,10 @@ class _StdioCall:
         return False
 
     def _may_retry(self, error: BackendDied) -> bool:
-        unsent = error.data.get("sent") is False
-        repeatable = self._request.method != "tools/call" and not self._sink.delivered
-        return not self._retried and not self._answer.over and (unsent or repeatable)
+        if self._retried or self._answer.over:
+            return False
+        repeatable = is_repeatable(self._request.method) and not self._sink.delivered
+        return repeatable or not was_sent(error)
 
 
 class StdioSpeaker:
@@ -168,12 +172,14 @@ class StdioSpeaker:
     def __init__(
         self,
         *,
+        clock: IReactorTime,
         pool: IInstancePool,
         sessions: SessionTable,
         wheel: DeadlineWheel,
         keepalive_s: float,
         forget: Callable[[Owner], object],
     ) -> None:
+        self.clock = clock
         self._pool = pool
         self._sessions = sessions
         self._wheel = wheel
@@ -194,7 +200,9 @@ class StdioSpeaker:
             if isinstance(result, Failure):
                 error = public(result, post.inbound)
                 self._sessions.end(session, "initialize failed")
-                if post.inbound.started:
+                if isinstance(error, InitializeRefused):
+                    answer.complete(with_id(error.response, request_id))
+                elif post.inbound.started:
                     answer.fail(error, request_id)
                 else:
                     refuse_message(post.inbound, error, request_id, live=False)
@@ -290,8 +298,7 @@ class StdioSpeaker:
         if link.upstream is not upstream:
             link.upstream = upstream
             upstream.join(link)
-            if record.log_level or record.subscriptions:
-                await upstream.restore(link, record.log_level, record.subscriptions)
+            upstream.restore(link, log_level=record.log_level, subscriptions=record.subscriptions)
         return result
 
     @deferred
@@ -319,18 +326,26 @@ class StdioSpeaker:
             self._sessions.changed(session)
 
     def _pass_on(self, post: Post, session: Session) -> None:
+        """
+        Hand notifications and responses to the child, if it runs: none is worth a start.
+
+        :raises Overloaded: the child does not read.
+        """
         lease = self.joined(post.spec, post.caller, session) if post.others else None
-        for message in post.others:
-            if isinstance(message, Notification):
-                if message.method == "notifications/initialized":
+        try:
+            for message in post.others:
+                if isinstance(message, Notification) and message.method == INITIALIZED:
                     session.record.initialized = True
                     self._sessions.changed(session)
-                elif lease is not None:
+                elif lease is None:
+                    continue
+                elif isinstance(message, Notification):
                     lease.upstream.notify(self.link(session, post.spec), message)
-            elif lease is not None:
-                lease.upstream.answer(self.link(session, post.spec), message)
-        if lease is not None:
-            lease.release()
+                else:
+                    lease.upstream.answer(self.link(session, post.spec), message)
+        finally:
+            if lease is not None:
+                lease.release()
 
     def _answer(self, post: Post, fields: list[tuple[bytes, bytes]]) -> Answer:
         return Answer(
