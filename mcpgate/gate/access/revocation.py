@@ -8,12 +8,21 @@ makes no requests, so without `Revocations.watch` nobody would ask about its key
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
 from mcpgate.model import Caller, Principal
 
 log = Logger()
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What depends on one principal's key: how many, and the credential to ask with."""
+
+    caller: Caller
+    count: int = 0
 
 
 class Revocations:
@@ -23,19 +32,20 @@ class Revocations:
 
     def __init__(self) -> None:
         self._callbacks: list[Callable[[Principal], None]] = []
-        self._watched: dict[Principal, tuple[Caller, int]] = {}
+        self._watched: dict[Principal, _Watch] = {}
 
     def on_revoked(self, callback: Callable[[Principal], None]) -> None:
         """Have ``callback`` called with each principal whose key stopped to be good."""
         self._callbacks.append(callback)
 
     def announce(self, principal: Principal) -> None:
-        """Tell that the principal's key is good no more."""
+        """Tell that the principal's key is good no more.  Nothing watches it afterwards."""
         log.info(
             "Key {fingerprint} of {issuer} is good no more",
             fingerprint=principal.fingerprint,
             issuer=principal.issuer,
         )
+        self._watched.pop(principal, None)
         for callback in tuple(self._callbacks):
             try:
                 callback(principal)
@@ -49,26 +59,27 @@ class Revocations:
         :return: to be called when that is over; calls after the first do nothing.
         """
         principal = caller.principal
-        _, count = self._watched.get(principal, (caller, 0))
-        self._watched[principal] = (caller, count + 1)
-        over = False
+        watch = self._watched.get(principal)
+        if watch is None:
+            watch = self._watched[principal] = _Watch(caller)
+        watch.count += 1
+        mine: _Watch | None = watch
 
         def release() -> None:
-            nonlocal over
-            if over:
+            nonlocal mine
+            if mine is None:
                 return
-            over = True
-            kept, left = self._watched[principal]
-            if left == 1:
+            mine.count -= 1
+            # After an announcement the same principal may be watched anew, by others.
+            if mine.count == 0 and self._watched.get(principal) is mine:
                 del self._watched[principal]
-            else:
-                self._watched[principal] = (kept, left - 1)
+            mine = None
 
         return release
 
     def watched(self, issuer: str) -> list[Caller]:
         """Give the callers of one issuer that are being watched."""
-        return [caller for who, (caller, _) in self._watched.items() if who.issuer == issuer]
+        return [watch.caller for who, watch in self._watched.items() if who.issuer == issuer]
 
     def watches(self, principal: Principal) -> bool:
         """Tell whether something long-lived depends on this principal's key."""
