@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
 from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
 
 
 class MetersTests(SynchronousTestCase):
