@@ -1,0 +1,56 @@
+"""
+The ``mcpgate`` command.
+
+Each subcommand is a module of this package with ``add_parser(subparsers)``, which sets ``run`` as
+the parser's default: a function from the parsed arguments to an exit code.  Nothing here installs
+a reactor; a subcommand that needs one does so inside its function.
+
+Exit codes: 0 done; 1 not done; 2 wrong usage or a refused configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+COMMANDS: Final = ("check", "reference", "version")
+"""Modules of this package, in the order ``mcpgate --help`` lists them."""
+
+_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser with every subcommand."""
+    parser = argparse.ArgumentParser(
+        prog="mcpgate",
+        description="Event-driven reverse proxy for MCP servers.",
+        epilog="The gate itself is started with: twistd -n mcpgate --config gate.ini",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"mcpgate.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one subcommand and give its exit code.
+
+    :param argv: arguments without the program's name; None: those of the process.
+    :raises SystemExit: with 2 on wrong usage, with 0 after ``--help``.
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from flushing again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return 130
+    return code
