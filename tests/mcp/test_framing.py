@@ -6,9 +6,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
 from mcpgate.errors import BadBackendAnswer
 from mcpgate.mcp.framing import SSEEvent, SSEReader, sse_comment, sse_event
-from twisted.trial.unittest import SynchronousTestCase
 
 STREAM = (
     b"\xef\xbb\xbf: hello\n"

@@ -8,6 +8,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
 from mcpgate.errors import BadRequest, GateError, Overloaded, ParseError
 from mcpgate.mcp.jsonrpc import (
     Batch,
@@ -24,7 +26,6 @@ from mcpgate.mcp.jsonrpc import (
     glimpse_answer_id,
     salvage_id,
 )
-from twisted.trial.unittest import SynchronousTestCase
 
 
 def request(params: bytes = b"{}", id: bytes = b"1", method: bytes = b'"m"') -> bytes:

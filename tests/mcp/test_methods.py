@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mcpgate.mcp.methods import is_repeatable
 from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.mcp.methods import is_repeatable
 
 
 class RepeatableTests(SynchronousTestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from mcpgate.mcp.revisions import (
     LATEST_LEGACY,
     REVISIONS,
@@ -11,7 +13,6 @@ from mcpgate.mcp.revisions import (
     negotiate,
     revision,
 )
-from twisted.trial.unittest import SynchronousTestCase
 
 
 class RevisionsTests(SynchronousTestCase):
