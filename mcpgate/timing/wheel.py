@@ -74,6 +74,8 @@ class DeadlineWheel:
                 except Exception:
                     log.failure("A deadline's call failed")
         self._now = now + 1
+        if self._timer is not None:
+            return  # A call armed the next one, and the timer with it.
         if any(self._slots.values()):
             self._timer = self._clock.callLater(self._tick_s, self._turn)
         else:
