@@ -136,10 +136,7 @@ class PipeEnd(Protocol):
         self._pipe.ending()
 
     def writeConnectionLost(self) -> None:
-        """What is left of this side can no longer be reached: end both."""
-        self.close()
-        self.other.close()
-        self._pipe.ending()
+        """Our half was closed as `end_writing` asked; what this side says is still read."""
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -147,7 +147,7 @@ class WholeAnswerTests(SynchronousTestCase):
     def test_close(self) -> None:
         """A server that says close is believed, wherever in the list it says so."""
         for value in (b"close", b"Keep-Alive, Close"):
-            made, sink = parser()
+            made, _ = parser()
             made.feed(b"HTTP/1.1 200 OK\r\nConnection: %b\r\nContent-Length: 0\r\n\r\n" % value)
             self.assertFalse(made.keep_alive)
         made, _ = parser()
