@@ -1,0 +1,111 @@
+"""Tests of the Prometheus exposition."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.telemetry.meters import Meters
+from mcpgate.telemetry.metrics import KNOWN_EVENTS, GateCollector, Metrics
+from mcpgate.telemetry.views import CertificateView, InstanceView
+
+
+class MetricsTests(SynchronousTestCase):
+    """What a scrape gets."""
+
+    def setUp(self) -> None:
+        """Make metrics over empty meters and one server."""
+        self.meters = Meters()
+        self.instances: list[InstanceView] = []
+        self.sessions: dict[str, int] = {}
+        self.metrics = Metrics(
+            GateCollector(
+                self.meters,
+                version="1.2",
+                servers=lambda: ["files"],
+                instances=lambda: self.instances,
+                sessions=lambda: self.sessions,
+                certificates=lambda: [CertificateView(name="gate.example", expires_at=9.0)],
+                gauges={"log_lines_dropped": ("Log lines lost.", lambda: 4)},
+            )
+        )
+
+    def read(self, name: str, /, **labels: str) -> float | None:
+        """Scrape, and give one sample."""
+        text = self.metrics.render().decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return float(sample.value)
+        return None
+
+    def test_there_before_anything_happened(self) -> None:
+        """Known series are at 0 from the start, so that alerts can be written."""
+        self.assertEqual(self.read("mcpgate_requests_total", server="files", status="200"), 0)
+        for event in KNOWN_EVENTS:
+            self.assertEqual(self.read("mcpgate_events_total", event=event), 0)
+        for state in ("starting", "running", "stopping", "stopped", "failed"):
+            self.assertEqual(self.read("mcpgate_instances", server="files", state=state), 0)
+        self.assertEqual(self.read("mcpgate_sessions", server="files"), 0)
+        self.assertEqual(self.read("mcpgate_build_info", version="1.2"), 1)
+
+    def test_requests(self) -> None:
+        """Requests are counted by server and status, their time in cumulative buckets."""
+        for seconds in (0.0004, 0.003, 0.003, 700.0):
+            self.meters.answered("files", 200, seconds)
+        self.meters.answered("-", 404, 0.002)
+        self.assertEqual(self.read("mcpgate_requests_total", server="files", status="200"), 4)
+        self.assertEqual(self.read("mcpgate_requests_total", server="-", status="404"), 1)
+        name = "mcpgate_request_duration_seconds"
+        self.assertEqual(self.read(f"{name}_bucket", server="files", le="0.001"), 1)
+        self.assertEqual(self.read(f"{name}_bucket", server="files", le="0.005"), 3)
+        self.assertEqual(self.read(f"{name}_bucket", server="files", le="60.0"), 3)
+        self.assertEqual(self.read(f"{name}_bucket", server="files", le="+Inf"), 4)
+        self.assertEqual(self.read(f"{name}_count", server="files"), 4)
+        self.assertAlmostEqual(self.read(f"{name}_sum", server="files") or 0, 700.0064)
+
+    def test_gauges(self) -> None:
+        """What is open now, what it holds, and when certificates end."""
+        self.meters.connections, self.meters.streams = 7, 3
+        self.meters.calls_in_work, self.meters.longest_turn_s = 2, 0.5
+        self.meters.bytes_in, self.meters.bytes_out = 10, 20
+        self.meters.events["session_theft"] += 1
+        self.meters.events["something_new"] += 2
+        self.instances += [
+            InstanceView(server="files", owner="aa", state="running", memory_bytes=100),
+            InstanceView(server="files", owner="bb", state="running", memory_bytes=50),
+            InstanceView(server="gone", owner="bb", state="stopping"),
+        ]
+        self.sessions["files"] = 5
+        for name, value in (
+            ("connections", 7),
+            ("streams", 3),
+            ("calls_in_work", 2),
+            ("reactor_longest_turn_seconds", 0.5),
+            ("received_body_bytes_total", 10),
+            ("sent_body_bytes_total", 20),
+            ("log_lines_dropped", 4),
+        ):
+            self.assertEqual(self.read(f"mcpgate_{name}"), value, name)
+        self.assertEqual(self.read("mcpgate_events_total", event="session_theft"), 1)
+        self.assertEqual(self.read("mcpgate_events_total", event="something_new"), 2)
+        self.assertEqual(self.read("mcpgate_instances", server="files", state="running"), 2)
+        self.assertEqual(self.read("mcpgate_instances", server="gone", state="stopping"), 1)
+        self.assertEqual(self.read("mcpgate_instances_memory_bytes", server="files"), 150)
+        self.assertEqual(self.read("mcpgate_sessions", server="files"), 5)
+        self.assertEqual(
+            self.read("mcpgate_certificate_expiry_timestamp_seconds", name="gate.example"), 9.0
+        )
+
+    def test_process(self) -> None:
+        """Memory, processor time and descriptors of the gate's process are there."""
+        self.assertGreater(self.read("process_resident_memory_bytes") or 0, 0)
+        self.assertGreater(self.read("process_open_fds") or 0, 0)
+        self.assertIsNotNone(self.read("process_cpu_seconds_total"))
+
+    def test_two_gates(self) -> None:
+        """Two gates in one process do not share a registry."""
+        other = Metrics(
+            GateCollector(Meters(), version="2", servers=list, instances=list, sessions=dict)
+        )
+        self.assertNotIn(b'version="1.2"', other.render())
