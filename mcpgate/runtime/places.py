@@ -1,0 +1,125 @@
+"""
+Where instances keep files: what goes with each of them, and what stays with its owner.
+
+``run/ID/`` is made for one start and removed after its end: ``files/`` (from the spec, mode
+0600), ``tmp/``, and ``process``, the record by which the next gate finds what this one left
+behind.  ``data/SERVER/OWNER/`` is the working directory and HOME and survives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mcpgate.model import InstanceKey, Isolation
+
+_RECORD = "process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """
+    What is written down of a running instance.
+
+    :ivar session: pid of its first process and id of its session.
+    :ivar started: clock ticks after boot.
+    :ivar boot_id: of the machine; pids mean nothing after another boot.
+    """
+
+    session: int
+    started: int
+    boot_id: str
+
+
+class Places:
+    """
+    The folders below one state directory.
+
+    Folder names come from the gate's own digests and the checked server name, never from what a
+    client said (R54).
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self._run = os.path.join(state_dir, "run")
+        self._data = os.path.join(state_dir, "data")
+
+    def run_dir(self, instance_id: str) -> str:
+        """Name the folder of one start."""
+        return os.path.join(self._run, instance_id)
+
+    def data_dir(self, key: InstanceKey) -> str:
+        """Name the folder that stays with the owner."""
+        owner = key.owner.digest.replace("/", "-") or "shared"
+        return os.path.join(self._data, key.server, owner)
+
+    def make(self, instance_id: str, key: InstanceKey) -> tuple[str, str, str]:
+        """Make the folders; answer those for files, for temporary files, and for data."""
+        run_dir = self.run_dir(instance_id)
+        folders = (os.path.join(run_dir, "files"), os.path.join(run_dir, "tmp"), self.data_dir(key))
+        os.makedirs(run_dir, mode=0o700)
+        for folder in folders:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        return folders
+
+    def write_file(self, folder: str, name: str, text: str) -> None:
+        """Write a file only its owner can read; the name may hold folders, but not lead out."""
+        path = os.path.normpath(os.path.join(folder, name))
+        if not path.startswith(folder + os.sep):
+            raise ValueError(f"file name {name!r} leads out of the folder")
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def write_record(self, instance_id: str, record: Record) -> None:
+        """Remember a process for the next gate."""
+        text = f"{record.session} {record.started} {record.boot_id}\n"
+        self.write_file(self.run_dir(instance_id), _RECORD, text)
+
+    def records(self) -> dict[str, Record | None]:
+        """Give what earlier starts left: by instance id; None when the record is not readable."""
+        found: dict[str, Record | None] = {}
+        try:
+            names = os.listdir(self._run)
+        except OSError:
+            return found
+        for name in names:
+            try:
+                with open(os.path.join(self._run, name, _RECORD), encoding="utf-8") as file:
+                    session, started, boot_id = file.read().split()
+                found[name] = Record(session=int(session), started=int(started), boot_id=boot_id)
+            except (OSError, ValueError):
+                found[name] = None
+        return found
+
+    def leftovers(self, key: InstanceKey) -> list[str]:
+        """Name the folders to remove with an instance: a session's data is the session's."""
+        if key.owner.isolation is not Isolation.PER_SESSION:
+            return []
+        return [self.data_dir(key)]
+
+
+def remove_tree(folder: str) -> None:
+    """
+    Remove a folder and what is below, also where the server took away its own permissions.
+
+    Blocks for as long as there are files: call it on a thread.  What can not be removed is left.
+    """
+
+    def open_up(retry: Callable[..., object], path: str, _: Any) -> None:
+        try:
+            os.chmod(os.path.dirname(path), stat.S_IRWXU)
+            if not os.path.islink(path):
+                os.chmod(path, stat.S_IRWXU)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                retry(path)
+        except OSError:
+            return
+
+    shutil.rmtree(folder, onerror=open_up)
