@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
-COMMANDS: Final = ("check", "reference", "version")
+COMMANDS: Final = ("check", "keys", "reference", "version")
 """Modules of this package, in the order ``mcpgate --help`` lists them."""
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it

@@ -269,6 +269,7 @@ def changing(path: Path) -> Iterator[tuple[KeyFile, Callable[[KeyFile], None]]]:
     except OSError as error:
         raise KeyFileError(f"{path.parent}: can not be written to: {error.strerror}") from None
     try:
+        _give_away(lock, path)
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             keys = read_keys(path)
@@ -288,10 +289,7 @@ def _replace(path: Path, text: str) -> None:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
-            with suppress(FileNotFoundError, PermissionError):
-                # Run by root for a gate that runs as somebody else: it must go on reading it.
-                before = path.stat()
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            _give_away(file.fileno(), path)
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
@@ -305,6 +303,17 @@ def _replace(path: Path, text: str) -> None:
         with suppress(OSError):
             draft.unlink()
         raise KeyFileError(f"{path}: can not be written: {error.strerror}") from None
+
+
+def _give_away(descriptor: int, path: Path) -> None:
+    """
+    Give a new file to the owner of the old one, or of the directory.
+
+    Root may run this for a gate that runs as somebody else, who must go on reading the file.
+    """
+    with suppress(PermissionError):
+        model = (path if path.exists() else path.parent).stat()
+        os.fchown(descriptor, model.st_uid, model.st_gid)
 
 
 def _hash(key: Secret, salt: str) -> str:

@@ -152,10 +152,10 @@ class RemoteAuthenticator:
         try:
             response = await self._ask(key)
             status = response.code
-            if status in self._rules.refuse_status:
-                await self._drain(response)
-                raise InvalidCredential
             if status not in self._rules.expect_status:
+                if status in self._rules.refuse_status:
+                    await self._drain(response)
+                    raise InvalidCredential
                 discard(response)
                 raise self._unavailable(f"status {status}")
             if not self._rules.user_field:
