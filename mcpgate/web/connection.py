@@ -392,16 +392,14 @@ class HTTP1Connection:
     def cut(self) -> None:
         """End the connection at once, so that the client sees it was not meant to end here."""
         self._closing = True
-        inbound, self._inbound = self._inbound, None
-        transport = self.transport
+        inbound = self._inbound
         if inbound is not None:
-            self._inbound = inbound
             inbound.lost()
         self._queue.clear()
         self._queued = 0
         if not self._shut:
             self._shut = True
-            transport.abortConnection()  # type: ignore[attr-defined]  # of TCP, TLS and UNIX
+            self.transport.abortConnection()  # type: ignore[attr-defined]  # of TCP, TLS and UNIX
 
     # --- Requests, one after the other
 
