@@ -35,11 +35,14 @@ def read_bounded(path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
     """
     # O_NONBLOCK: a named pipe opens at once instead of waiting for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise BadValueError("it is not a regular file", "Name a regular file")
-        content = stream.read(limit_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(limit_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit_bytes:
         raise BadValueError(f"it is larger than {limit_bytes // KIB} KiB", "Name a smaller file")
     return content, status
@@ -81,8 +84,8 @@ class Interpolation:
         if match[2] is None:
             raise BadValueError("a dollar sign begins no reference here", _FORMS)
         kind, colon, name = match[2].partition(":")
-        if not colon:
-            kind, name = "env", kind
+        # ${env:NAME} is none of the forms, so it must not look like one.
+        kind, name = (kind if kind != "env" else "", name) if colon else ("env", kind)
         if kind != "env" and shown:
             raise BadValueError(
                 "the contents of a secret file would be visible to everybody on this machine",

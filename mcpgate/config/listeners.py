@@ -62,7 +62,7 @@ def parse_listener(text: str) -> Listener:
                 "the path of the socket is missing", "Write unix:/run/mcpgate/http.sock"
             )
         return Listener(prefix, kind, None, "", public=False)
-    if not kind or len(positional) + len(named) < 2:
+    if kind in ("", "http", "https") or len(positional) + len(named) < 2:
         raise BadValueError("this is not an endpoint", _EXAMPLE)
     # A socket handed to us (systemd, fd ..) may be bound to any address.
     return Listener(prefix, kind, None, "", public=True)
