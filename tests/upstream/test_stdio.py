@@ -396,6 +396,7 @@ class InterleavingTests(SynchronousTestCase):
             stage.upstream.join(peer)
         work: list[tuple[int, int, FakeSink, Any]] = []
         sinks: list[tuple[int, FakeSink]] = []
+        answered: set[int] = set()
         for what, user, pick in steps:
             if what == "call":
                 sink = FakeSink()
@@ -412,9 +413,11 @@ class InterleavingTests(SynchronousTestCase):
             elif what == "leave":
                 stage.upstream.leave(peers[user])
             elif what == "cancel":
+                running = [(owner, sink) for owner, sink in sinks if not sink.over]
                 stage.upstream.notify(
                     peers[user], Notification("notifications/cancelled", {"requestId": 1})
                 )
+                self.assertLessEqual({owner for owner, sink in running if sink.over}, {user})
             elif what == "wait":
                 stage.clock.pump([1.0] * pick)
             elif what == "stray":
@@ -424,6 +427,7 @@ class InterleavingTests(SynchronousTestCase):
                 if what == "answer":
                     # Also for calls already answered, cancelled or timed out: late, duplicate.
                     stage.channel.say(id=minted, result={"user": owner})
+                    answered.add(minted)
                     if pick % 2:
                         work.pop(pick % len(work))
                 elif what == "progress":
@@ -433,7 +437,8 @@ class InterleavingTests(SynchronousTestCase):
                     )
                 elif what == "detach":
                     call.detach()
-                elif not call.done:
+                elif minted not in answered:
+                    # Cancelled or not: the server has not stopped working on it.
                     if what == "log":
                         stage.channel.say(method="notifications/message", params={"user": owner})
                     else:
