@@ -172,8 +172,10 @@ class HTTP1Connection:
                 self.transport.loseConnection()
             return
         inbound = self._inbound
-        if inbound is None or self._closing:
-            self._finish_closing()
+        if self._due_close < inf:
+            self.transport.loseConnection()
+        elif inbound is None or self._closing:
+            self.close()
         elif not self.parser.complete:
             self.cut()
         elif inbound.is_event_stream:
@@ -580,7 +582,7 @@ class HTTP1Connection:
 
         Closing outright with unread bytes would reset the connection, and take the answer along.
         """
-        if self._shut:
+        if self._shut or self._due_close < inf:
             return
         self.parser.rest()
         transport = self.transport
@@ -595,11 +597,6 @@ class HTTP1Connection:
             return
         self._read(True)
         shut()
-
-    def _finish_closing(self) -> None:
-        if not self._write_paused and not self._queue:
-            self._closing = True
-            self.transport.loseConnection()
 
     def _probe_later(self, times: int) -> None:
         """
