@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +32,6 @@ from mcpgate.web.http_fetch import Fetched, fetch
 from mcpgate.web.http_listen import HTTPListen
 from mcpgate.web.refusal import refuse_message, respond_message
 from mcpgate.web.session_state import agreed, public, remember
-from mcpgate.web.standing import StandingStream
 
 log = Logger()
 
@@ -44,21 +45,21 @@ class HTTPLink:
     :ivar connecting: those waiting for the handshake that is under way.
     """
 
-    __slots__ = ("connecting", "ids", "listen", "stream")
+    __slots__ = ("connecting", "ids", "listen")
 
     def __init__(self) -> None:
         self.ids: set[int | str] = set()
         self.connecting: list[Deferred[None]] | None = None
-        self.stream: StandingStream | None = None
         self.listen: HTTPListen | None = None
 
     def leave(self, _: object = None) -> None:
         """Close the stream: the session is over."""
+        self.close_stream()
+
+    def close_stream(self) -> None:
+        """End the stream politely; the client may open another."""
         if self.listen is not None:
             self.listen.stop()
-            self.listen = None
-        if self.stream is not None:
-            self.stream.close()
 
 
 class HTTPSpeaker:
@@ -349,7 +350,7 @@ class HTTPSpeaker:
 
     def target(self, spec: ServerSpec) -> bytes:
         """Give the request target of the server's MCP endpoint."""
-        return spec.mcp_path.encode("ascii")
+        return _target(spec.url, spec.mcp_path)
 
     def fields(
         self, inbound: IInbound, caller: Caller, spec: ServerSpec, session: Session
@@ -390,6 +391,15 @@ class HTTPSpeaker:
             pool=session.record.key.principal,
             timeout_s=timeout_s or spec.call_timeout_s,
         )
+
+
+@lru_cache(maxsize=1024)
+def _target(url: str, mcp_path: str) -> bytes:
+    if not url:
+        return mcp_path.encode("ascii")
+    parts = urlsplit(url)
+    target = parts.path or "/"
+    return (f"{target}?{parts.query}" if parts.query else target).encode("ascii")
 
 
 class RefusedInitialize(GateError):  # noqa: N818 - as its siblings in errors.py

@@ -79,6 +79,11 @@ class StdioLink:
             stream.send(self._backlog.popleft())
         self._backlog_bytes = 0
 
+    def close_stream(self) -> None:
+        """End the stream politely; the client may open another."""
+        if self.stream is not None:
+            self.stream.close()
+
     def leave(self, _: object = None) -> None:
         """Let go of the child and the stream: the session is over."""
         if self.upstream is not None:

@@ -1,0 +1,195 @@
+"""The listening side, put together from ``[gate] listen`` and ``[tls]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+
+from mcpgate.config.model import Config, GateSection
+from mcpgate.gate.admission import Slots
+from mcpgate.http.strictness import WireBounds
+from mcpgate.interfaces import IInbound
+from mcpgate.telemetry.access_log import AccessEntry
+from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.bounds import Bounds, connections_allowed
+from mcpgate.web.certificates import CertificateFiles, self_signed
+from mcpgate.web.front import BodyBudget, FrontFactory
+from mcpgate.web.guard import Guard
+from mcpgate.web.handshake import TLSFactory
+from mcpgate.web.listeners import Bound, Kind, Listeners, parse_listen
+from mcpgate.web.redirect import Redirect
+from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore, Source
+
+log = Logger()
+
+
+def bounds_of(gate: GateSection) -> Bounds:
+    """Give what ``[gate]`` holds clients to."""
+    return Bounds(
+        wire=WireBounds(head_bytes=gate.max_header_bytes),
+        head_s=gate.header_s,
+        body_rate=float(gate.body_min_rate),
+        body_s=gate.body_s,
+        bodies_bytes=gate.body_budget_bytes,
+        stalled_s=gate.slow_reader_s,
+        idle_s=gate.idle_s,
+        requests=gate.requests_per_connection,
+        lifetime_s=gate.connection_lifetime_s,
+        connections=gate.max_connections or connections_allowed(),
+        connections_per_address=gate.max_connections_per_address,
+    )
+
+
+def certificate_sources(config: Config, now: Callable[[], datetime]) -> list[Source]:
+    """Give where certificates come from: the files named, or one made on the spot."""
+    tls = config.tls
+    if tls.certificates:
+        return [
+            CertificateFiles(chain=str(pair.certificate), key=str(pair.key))
+            for pair in tls.certificates
+        ]
+    directory = config.gate.state_dir / "tls"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [lambda: self_signed(str(directory), tls.names, now())]
+
+
+class Front:
+    """
+    Everything between the sockets and the dispatcher.
+
+    :ivar store: the certificates; None when nothing is served over TLS.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        *,
+        wheel: DeadlineWheel,
+        meters: Meters,
+        guard: Guard,
+        make_request_id: Callable[[], str],
+        record: Callable[[AccessEntry], None],
+        wall: Callable[[], float],
+    ) -> None:
+        gate = config.gate
+        self._reactor = reactor
+        self._config = config
+        self._wheel = wheel
+        self._meters = meters
+        self._guard = guard
+        self._listeners: list[Listeners] = []
+        self._fronts: list[FrontFactory] = []
+        bounds = bounds_of(gate)
+        self._make_front = partial(
+            FrontFactory,
+            clock=reactor,
+            wheel=wheel,
+            bounds=bounds,
+            make_request_id=make_request_id,
+            record=record,
+            meters=meters,
+            slots=Slots(),
+            budget=BodyBudget(bounds.bodies_bytes),
+            wall=wall,
+        )
+        self.store: CertificateStore | None = None
+        listens = (*gate.listen, *config.admin.listen)
+        if any(parse_listen(text).kind is Kind.TLS for text in listens):
+            self.store = CertificateStore(
+                certificate_sources(config, now),
+                now=now,
+                meters=meters,
+                http2=gate.http2,
+            )
+
+    def serve(self, texts: Sequence[str], dispatch: Callable[[IInbound], None]) -> Listeners:
+        """Make the listeners of these entries, not started yet."""
+        listens = [parse_listen(text) for text in texts]
+        factories: dict[Kind, IProtocolFactory] = {}
+        for kind in {listen.kind for listen in listens}:
+            proxied = any(listen.proxied for listen in listens if listen.kind is kind)
+            factories[kind] = self._factory(kind, dispatch, proxied)
+        listeners = Listeners(
+            self._reactor, listens, factories, wheel=self._wheel, meters=self._meters
+        )
+        self._listeners.append(listeners)
+        return listeners
+
+    def _factory(
+        self, kind: Kind, dispatch: Callable[[IInbound], None], proxied: bool
+    ) -> IProtocolFactory:
+        if kind is Kind.REDIRECT:
+            dispatch = Redirect(guard=self._guard, https_port=self._https_port)
+        secure = kind is Kind.TLS
+        front = self._make_front(dispatch=dispatch, secure=secure, proxied=proxied)
+        self._fronts.append(front)
+        if not secure:
+            return front
+        assert self.store is not None
+        protocols: dict[bytes, IProtocolFactory] = {HTTP1: front}
+        if self._config.gate.http2:
+            from mcpgate.web.http2 import HTTP2Factory  # noqa: PLC0415 - needs the extra http2
+
+            h2_front = self._make_front(dispatch=dispatch, secure=True)
+            protocols[HTTP2] = HTTP2Factory(h2_front)
+        return TLSFactory(
+            self.store,
+            protocols,
+            clock=self._reactor,
+            wheel=self._wheel,
+            meters=self._meters,
+            handshake_s=self._config.tls.handshake_s,
+        )
+
+    @property
+    def bound(self) -> tuple[Bound, ...]:
+        """Every listener that is up."""
+        return tuple(bound for listeners in self._listeners for bound in listeners.bound)
+
+    def _https_port(self) -> int:
+        public = urlsplit(self._config.gate.public_url)
+        if public.scheme == "https":
+            return public.port or 443
+        ports = [bound.port for bound in self.bound if bound.listen.kind is Kind.TLS]
+        return ports[0] if ports else 443
+
+    def tell_guard(self) -> None:
+        """Tell the guard the gate's own names; again when certificates change."""
+        names = {"localhost", "127.0.0.1", "::1"}
+        names.update(bound.host for bound in self.bound if bound.host)
+        if self.store is not None:
+            names.update(self.store.names)
+        everywhere = {"0.0.0.0", "::"} & names  # noqa: S104 - compared, not bound
+        self._guard.own_hosts(names - everywhere, any_address=bool(everywhere))
+
+    def refresh_certificates(self) -> None:
+        """Read certificates again if they changed."""
+        if self.store is not None and self.store.refresh():
+            self.tell_guard()
+
+    @deferred
+    async def drain(self, timeout_s: float) -> None:
+        """Let calls end for a while, then cut what is left."""
+        draining: Deferred[Any] = gatherResults([front.drain() for front in self._fronts])
+        try:
+            await draining.addTimeout(timeout_s, self._reactor)
+        except TimeoutError:
+            left = sum(len(front.connections) for front in self._fronts)
+            log.warn("{left} connections are cut off after draining", left=left)
+        for front in self._fronts:
+            front.abort_all()
+
+
+def now() -> datetime:
+    """Read the wall clock."""
+    return datetime.now(UTC)

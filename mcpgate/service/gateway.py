@@ -1,0 +1,335 @@
+"""
+The whole gate, put together and started in order.
+
+Nothing here decides anything: rooms are made, handed what they need, and given their turn to
+start and to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IServiceCollection
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from mcpgate.config.model import Config
+from mcpgate.gate.access.digest import KeyDigest, load_secret
+from mcpgate.gate.routing import Routes
+from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.http.forwarding import Forwarding
+from mcpgate.model import Principal, ServerSpec, Transport
+from mcpgate.runtime.pool import InstancePool
+from mcpgate.service.access import Access, make_access
+from mcpgate.service.back import make_pool
+from mcpgate.service.front import Front
+from mcpgate.service.logs import Logs, make_logs
+from mcpgate.service.pages import Pages
+from mcpgate.service.stage import Stage
+from mcpgate.service.state_dir import StateDir
+from mcpgate.stores.sqlite import OneThread, SQLiteStore
+from mcpgate.telemetry.access_log import AccessEntry
+from mcpgate.telemetry.meters import Meters
+from mcpgate.telemetry.stalls import StallProbe
+from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.staged import StagedService
+from mcpgate.timing.ticker import Ticker
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.dispatch import Dispatcher
+from mcpgate.web.endpoint import MCPEndpoint, Speaker
+from mcpgate.web.guard import Guard
+from mcpgate.web.http_sessions import HTTPSpeaker
+from mcpgate.web.open_files import OpenFilesWatch, raise_open_files
+from mcpgate.web.relay import Relay
+from mcpgate.web.relay_route import RelayRoute
+from mcpgate.web.stdio_sessions import StdioSpeaker
+
+log = Logger()
+
+# Changed key and certificate files are noticed within this time (R58, R64).
+REFRESH_S = 2.0
+# More than this for what comes after draining: instances stop by the ladder of their grace.
+STOP_MARGIN_S = 30.0
+
+
+class Gateway(StagedService):
+    """
+    A gate as a Twisted service.
+
+    Starting answers a Deferred that fires when every listener is up; stopping drains first.
+
+    :param logs: what this gate writes its log with, when it is a program of its own.
+    :ivar front: tells the addresses it listens on, once started.
+    """
+
+    def __init__(self, reactor: Any, config: Config, logs: Logs | None) -> None:
+        super().__init__(reactor, config.gate.drain_s + STOP_MARGIN_S)
+        self.setName("mcpgate")
+        self.config = config
+        self.failed: Failure | None = None
+        self._reactor = reactor
+        self._logs = logs
+        self._ready = False
+        self._draining = False
+        self._started_at = time.time()
+        self.meters = Meters()
+        self.wheel = DeadlineWheel(reactor)
+        self._state_dir = StateDir(config.gate.state_dir)
+        self._state_dir.take()
+        try:
+            self._build()
+        except BaseException:
+            self._state_dir.release()
+            raise
+
+    # --- Putting together -----------------------------------------------------------------------
+
+    def _build(self) -> None:
+        reactor, config, meters, wheel = self._reactor, self.config, self.meters, self.wheel
+        gate = config.gate
+        digest = KeyDigest(load_secret(gate.state_dir, os.urandom))
+        self.access: Access = make_access(reactor, config, digest, meters)
+        self.access.revocations.on_revoked(self._revoked)
+        self._thread = OneThread(reactor.callFromThread, "sessions")
+        self.store = SQLiteStore(reactor, self._thread, gate.state_dir / "sessions.sqlite")
+        self.sessions = SessionTable(
+            self.store,
+            clock=reactor,
+            wall=time.time,
+            make_id=lambda: secrets.token_urlsafe(16),
+            meters=meters,
+            idle_s=gate.session_idle_s,
+            per_principal=gate.sessions_per_key,
+            total=gate.sessions_total,
+        )
+        self.pool: InstancePool = make_pool(reactor, config, wheel, meters)
+        self.guard = Guard(
+            allowed_hosts=gate.allowed_hosts,
+            allowed_origins=gate.allowed_origins,
+            trusted_proxies=[str(network) for network in gate.trusted_proxies],
+            public_url=gate.public_url,
+            key_fields=("X-API-Key", *config.auth.headers),
+        )
+        self.front = Front(
+            reactor,
+            config,
+            wheel=wheel,
+            meters=meters,
+            guard=self.guard,
+            make_request_id=_request_ids(),
+            record=self._recorder(),
+            wall=time.time,
+        )
+        self.pages = Pages(self)
+        self.dispatcher = self._make_dispatcher()
+        self._add_stages()
+
+    def _recorder(self) -> Callable[[AccessEntry], None]:
+        count = self.meters.answered
+        if self._logs is None:
+            return count
+        write = self._logs.record
+
+        def record(entry: AccessEntry) -> None:
+            count(entry)
+            write(entry)
+
+        return record
+
+    def _make_dispatcher(self) -> Dispatcher:
+        config, wheel, gate = self.config, self.wheel, self.access.gate
+        forwarding = Forwarding(config.auth.headers)
+        keepalive_s = config.gate.sse_keepalive_s
+        speakers: dict[Transport, Speaker] = {
+            Transport.STDIO: StdioSpeaker(
+                clock=self._reactor,
+                pool=self.pool,
+                sessions=self.sessions,
+                wheel=wheel,
+                keepalive_s=keepalive_s,
+                forget=self.pool.forget,
+            ),
+            Transport.HTTP: HTTPSpeaker(
+                clock=self._reactor,
+                pool=self.pool,
+                sessions=self.sessions,
+                wheel=wheel,
+                forwarding=forwarding,
+                keepalive_s=keepalive_s,
+                forget=self.pool.forget,
+            ),
+        }
+
+        def speaker(spec: ServerSpec) -> Speaker:
+            return speakers[spec.transport]
+
+        relay = Relay(self._reactor, wheel, forwarding, self.meters, keepalive_s=keepalive_s)
+        return Dispatcher(
+            guard=self.guard,
+            show_page=self.pages.show_public,
+            routes=Routes(config.servers),
+            gate=gate,
+            endpoint=MCPEndpoint(
+                gate=gate,
+                sessions=self.sessions,
+                speaker=speaker,
+                streams_per_key=config.gate.streams_per_key,
+            ),
+            relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
+        )
+
+    def _add_stages(self) -> None:
+        config, reactor = self.config, self._reactor
+        open_files = OpenFilesWatch(raise_open_files(), self.meters)
+
+        def refresh() -> None:
+            self.access.refresh()
+            self.front.refresh_certificates()
+            open_files.look()
+
+        def sweep() -> None:
+            self.pool.sweep()
+            self.sessions.sweep()
+            self.access.sweep()
+
+        stages = [
+            Stage("state directory", stop=self._state_dir.release),
+            Stage("deadlines", stop=self.wheel.stop),
+            Stage("keys", stop=self.access.close),
+            Stage("sessions", start=self.sessions.load, stop=self._close_store),
+            Stage("instances", start=self.pool.start, stop=self.pool.shutdown),
+            StallProbe(reactor, self.meters),
+            Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
+            Ticker(reactor, REFRESH_S, refresh, name="refresh"),
+            Stage("control socket", start=self.pages.open_control, stop=self.pages.close_control),
+            Stage("drain", stop=self._drain),
+            self.front.serve(config.gate.listen, self.dispatcher),
+        ]
+        if config.admin.listen:
+            stages.append(self.front.serve(config.admin.listen, self.pages.show_admin))
+        stages.append(Stage("readiness", start=self._up, stop=self._down))
+        if self._logs is not None:
+            logs = self._logs
+            stages.insert(0, logs.service)
+            stages.insert(1, Ticker(reactor, 1.0, logs.flush, name="access log"))
+        for stage in stages:
+            stage.setServiceParent(self)
+
+    # --- Life -----------------------------------------------------------------------------------
+
+    @override
+    def setServiceParent(self, parent: Any) -> None:
+        """Hand twistd's application our log observer, so that every line is written once."""
+        if self._logs is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._logs.observer)
+        super().setServiceParent(IServiceCollection(parent))
+
+    @override
+    def startService(self) -> Deferred[None]:
+        started = super().startService()
+        if self._logs is not None:
+            started.addErrback(self._give_up)
+        return started
+
+    def _give_up(self, failure: Failure) -> None:
+        """End the program: a gate that can not start must not look as if it did."""
+        log.critical("The gate can not start: {why}", why=failure.getErrorMessage())
+        self.failed = failure
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _up(self) -> None:
+        self.front.tell_guard()
+        self._ready = True
+        log.info("mcpgate is ready: {count} servers", count=len(self.config.servers))
+
+    def _down(self) -> None:
+        self._ready = False
+        self._draining = True
+        self.dispatcher.draining = True
+
+    @deferred
+    async def _drain(self) -> None:
+        for session in self.sessions:
+            _close_stream(session)
+        await self.front.drain(self.config.gate.drain_s)
+
+    @deferred
+    async def _close_store(self) -> None:
+        await self.store.close()
+        self._thread.stop()
+
+    def not_ready(self) -> list[str]:
+        """Tell why the gate should get no calls now; empty when it should."""
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        elif not self._ready:
+            reasons.append("starting")
+        if self.store.degraded:
+            reasons.append(self.store.degraded)
+        if self._logs is not None and self._logs.degraded():
+            reasons.append(self._logs.degraded())
+        return reasons
+
+    @property
+    def started_at(self) -> float:
+        """Wall clock of the start, seconds."""
+        return self._started_at
+
+    def reload(self) -> None:
+        """Read keys and certificates again, open log files anew: SIGHUP."""
+        log.info("Reading keys and certificates again")
+        self.access.reload()
+        if self.front.store is not None:
+            self.front.store.reload()
+            self.front.tell_guard()
+        if self._logs is not None:
+            self._logs.service.reopen()
+
+    def _revoked(self, principal: Principal) -> None:
+        for session in self.sessions:
+            if session.record.key.principal == principal:
+                _close_stream(session)
+
+
+def _close_stream(session: Session) -> None:
+    close = getattr(session.extras, "close_stream", None)
+    if close is not None:
+        close()
+
+
+def _request_ids() -> Callable[[], str]:
+    """Give ids that tell requests of one life of the gate apart, and lives from one another."""
+    life = secrets.token_hex(4)
+    count = 0
+
+    def make() -> str:
+        nonlocal count
+        count += 1
+        return f"{life}-{count:x}"
+
+    return make
+
+
+def make_gateway(reactor: Any, config: Config, *, standalone: bool = False) -> Gateway:
+    """
+    Make a gate.
+
+    Nothing is bound or started before its ``startService``.
+
+    :param standalone: the gate is the whole program: it writes the log ``[log]`` asks for, takes
+        SIGHUP, and ends the program when it can not start.
+    :raises StateDirError: the state directory can not be used.
+    :raises KeyFileError: a key file can not be used.
+    :raises CertificateError: a certificate can not be used.
+    """
+    logs = make_logs(reactor, time.time, config) if standalone else None
+    gateway = Gateway(reactor, config, logs)
+    return gateway

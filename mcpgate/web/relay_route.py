@@ -1,0 +1,68 @@
+"""A server's other paths: who may pass, whose instance answers, under which path."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from twisted.python.failure import Failure
+
+from mcpgate.errors import NotFound
+from mcpgate.gate.pipeline import Gate
+from mcpgate.gate.routing import Route
+from mcpgate.interfaces import IInbound, IInstancePool, ILease
+from mcpgate.model import Caller, Isolation, ServerSpec, Transport
+from mcpgate.web.endpoint import owner_of
+from mcpgate.web.refusal import refuse
+from mcpgate.web.relay import Relay
+from mcpgate.web.session_state import public
+
+
+class RelayRoute:
+    """
+    ``ANY /{server}/{path}``: admits, leases an instance, hands over to the byte relay.
+
+    Ordinary HTTP statuses are used here: this is no MCP session.
+    """
+
+    def __init__(self, *, gate: Gate, pool: IInstancePool, relay: Relay) -> None:
+        self._gate = gate
+        self._pool = pool
+        self._relay = relay
+
+    def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
+        """Answer one request."""
+        spec = route.spec
+        if spec.transport is Transport.STDIO or not spec.relay:
+            raise NotFound(f"The MCP endpoint is /{spec.name}/mcp.")
+        if spec.isolation is Isolation.PER_SESSION:
+            raise NotFound("This server has no paths beside sessions.")
+        self._gate.charge(caller, spec)
+        leave = self._gate.enter(caller)
+        owner = owner_of(spec, caller.principal, "")
+        head = inbound.head
+        prefix = head.path[: len(head.path) - len(route.rest)]
+        target = _base(spec) + route.rest
+        if head.query is not None:
+            target += b"?" + head.query
+
+        def pass_on(lease: ILease) -> None:
+            self._relay.relay(
+                inbound, lease, spec, caller, target=target, prefix=prefix, ended=leave
+            )
+
+        def refused(failure: Failure) -> None:
+            leave()
+            refuse(inbound, public(failure, inbound))
+
+        lease = self._pool.ready(spec, owner)
+        if lease is not None:
+            pass_on(lease)
+            return
+        self._pool.lease(spec, owner, caller).addCallbacks(pass_on, refused)
+
+
+def _base(spec: ServerSpec) -> bytes:
+    """Give the path below which a remote server's other paths are: beside its MCP endpoint."""
+    if not spec.url:
+        return b""
+    return urlsplit(spec.url).path.rpartition("/")[0].encode("ascii")
