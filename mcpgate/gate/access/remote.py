@@ -178,7 +178,10 @@ class RemoteAuthenticator:
         try:
             try:
                 return await self._send(rules.method, url, headers, body)
-            except (ResponseNeverReceived, RequestTransmissionFailed):
+            except (ResponseNeverReceived, RequestTransmissionFailed) as error:
+                if any(reason.check(CancelledError) for reason in error.reasons):
+                    # How Agent tells that our deadline passed; nothing would end a second try.
+                    raise CancelledError from None
                 # An idle connection that the API closed at the moment we used it again; a
                 # check changes nothing, so it may be sent twice.
                 return await self._send(rules.method, url, headers, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -232,6 +232,20 @@ class RemoteTests(SynchronousTestCase):
         self.assertTrue(response.transport.cut)
         self.assertEqual(self.meters.events["auth_unavailable"], 2)
 
+    def test_deadline_as_agents_tell_it(self) -> None:
+        """A question that was cancelled is not sent again."""
+
+        def send(*_: Any) -> Deferred[Any]:
+            self.sent.append(("", "", [], None))
+            reasons = [Failure(CancelledError())]
+            return Deferred(lambda asked: asked.errback(ResponseNeverReceived(reasons)))
+
+        remote = RemoteAuthenticator("wiki", OUTLINE, send, self.clock, DIGEST, meters=self.meters)
+        waiting = remote.authenticate(KEY)
+        self.clock.advance(5)
+        self.failureResultOf(waiting, AuthUnavailable)
+        self.assertEqual(len(self.sent), 1)
+
     def test_places(self) -> None:
         """Only so many questions are open at once; waiting counts towards the deadline."""
         remote = self.make(RemoteCheck(url="https://a", calls=2))
@@ -258,7 +272,7 @@ class RemoteTests(SynchronousTestCase):
         remote = self.make(
             RemoteCheck(url="https://a/{key}?k={key}", method="POST", body='{"k": "{key}"}')
         )
-        remote.authenticate(nasty)
+        first = remote.authenticate(nasty)
         form = self.make(
             RemoteCheck(
                 url="https://a",
@@ -267,12 +281,14 @@ class RemoteTests(SynchronousTestCase):
                 body="token={key}&x=1",
             )
         )
-        form.authenticate(nasty)
+        second = form.authenticate(nasty)
         quoted = "a%22b%26c%3Dd%2Fe%3Ff%23%7Bkey%7D%5C%25"
         self.assertEqual(self.sent[0][1], f"https://a/{quoted}?k={quoted}")
         self.assertEqual(json.loads(self.sent[0][3] or b""), {"k": nasty.reveal()})
         self.assertEqual(self.sent[1][3], f"token={quoted}&x=1".encode())
         self.clock.advance(5)
+        for waiting in (first, second):
+            self.failureResultOf(waiting, AuthUnavailable)
 
     def test_templates_are_not_shown(self) -> None:
         """Headers and body of a check may hold a secret of the gate's own."""
