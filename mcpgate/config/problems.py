@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 _SHOWN_VALUE: Final = 80
+_SHOWN_TEXT: Final = 400
 _SHOWN_PROBLEMS: Final = 100
 
 
@@ -56,7 +57,11 @@ class Problem:
                 subject += f" = {_printable(self.value)}"
         return ": ".join(
             part
-            for part in (place, subject.strip(), f"{self.text}. {_sentence(self.remedy)}".strip())
+            for part in (
+                place,
+                subject.strip(),
+                _printable(f"{self.text}. {_sentence(self.remedy)}".strip(), _SHOWN_TEXT),
+            )
             if part
         )
 
@@ -96,9 +101,9 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     return f"Known: {', '.join(known)}" if known else ""
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int = _SHOWN_VALUE) -> str:
     """Show on one line what may hold anything, cut to a readable length."""
-    cut = text if len(text) <= _SHOWN_VALUE else text[:_SHOWN_VALUE] + "..."
+    cut = text if len(text) <= most else text[:most] + "..."
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in cut

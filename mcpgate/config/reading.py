@@ -8,9 +8,9 @@ What the values mean together is not looked at here: see `mcpgate.config.section
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from mcpgate.config import ini
 from mcpgate.config.interpolation import Interpolation
@@ -25,6 +25,9 @@ from mcpgate.config.schema import (
 )
 
 T = TypeVar("T")
+
+_KEPT_PROBLEMS: Final = 1000
+_SUGGESTED_PROBLEMS: Final = 100
 
 
 @dataclass(slots=True)
@@ -118,8 +121,13 @@ class Reading:
                     self._entry(values, entry)
 
     def complain(self, problem: Problem) -> None:
-        """Keep a fault."""
-        self.problems.append(problem)
+        """Keep a fault; of a flood only the first."""
+        if len(self.problems) < _KEPT_PROBLEMS:
+            self.problems.append(problem)
+
+    def _suggestion(self, name: str, known: Sequence[str]) -> str:
+        # Looking for near names takes a millisecond: not for every line of a file that is none.
+        return suggestion(name, known) if len(self.problems) < _SUGGESTED_PROBLEMS else ""
 
     def section(self, schema: SectionSchema) -> Values:
         """Give a section that may stand once; an empty one when it is not there."""
@@ -147,7 +155,7 @@ class Reading:
                 for schema in SECTIONS
                 if schema.open or not name
             ]
-            remedy = suggestion(stem, known)
+            remedy = self._suggestion(stem, known)
             self._form_fault(section.line, section.name, "", "there is no such section", remedy)
             return None
         values = Values(schema, section.name, section.line, self.complain, self.file)
@@ -167,7 +175,7 @@ class Reading:
             reserved = RESERVED_KEYS.get((values.schema.name, entry.key))
             text, remedy = reserved or (
                 "there is no such key",
-                suggestion(entry.key, values.schema.names()),
+                self._suggestion(entry.key, values.schema.names()),
             )
             self._form_fault(entry.line, values.title, entry.key, text, remedy)
             return

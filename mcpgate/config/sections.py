@@ -102,11 +102,13 @@ def auth_section(
     """
     made = {source.name: _source(source, servers) for source in sources}
     order = values.get("use", tuple(made))
-    for position, name in enumerate(order):
+    seen: set[str] = set()
+    for name in order:
         if name not in made:
             values.problem("use", f"there is no [auth:{name}]", suggestion(name, sorted(made)))
-        elif name in order[:position]:
+        elif name in seen:
             values.problem("use", f"{name} stands twice", "Name each source once")
+        seen.add(name)
     if not order and values.sound("use"):
         values.problem(
             "use",
@@ -315,9 +317,11 @@ def written(values: Values, name: str) -> list[str]:
 
 
 def _no_twins(values: Values, listeners: tuple[str, ...]) -> None:
-    for position, text in enumerate(listeners):
-        if text in listeners[:position]:
+    seen: set[str] = set()
+    for text in listeners:
+        if text in seen:
             values.problem("listen", f"{text} stands twice", "Keep one of them")
+        seen.add(text)
 
 
 def ordered(

@@ -295,6 +295,18 @@ class RefusalTests(SynchronousTestCase):
         ]
         self.assertEqual(lines, [2, 3, 4, 5, 6])
 
+    def test_flood(self) -> None:
+        """A large file that is no configuration is refused soon, with a short report."""
+        for text in (
+            "[gate]\n" + "".join(f"k{number} = 1\n" for number in range(20_000)),
+            "[gate]\nlisten =\n" + " tcp:1\n" * 20_000,
+            "[server:a]\n" * 20_000,
+            "x\n" * 100_000,
+        ):
+            error = self.assertRaises(ConfigError, read, text)
+            self.assertLessEqual(len(error.problems), 1000)
+            self.assertLess(len(str(error)), 100_000)
+
     def test_anonymous_in_public(self) -> None:
         """A gate without keys that others can reach is refused unless that is said to be meant."""
         text = "[gate]\nlisten = tcp:80\n[auth:all]\ntype = none\n"
