@@ -193,7 +193,7 @@ class UnknownPathTests(TreeCase):
         for path in (
             *("/nothing", "/.well-known/oauth-protected-resource", "/.well-known/", "/favicon.ico"),
             *("/.well-known/oauth-authorization-server/mcp", "/register", "//stats", "/%00"),
-            *("/stats/extra", "/health/../stats", "/\xff", "/%ff%fe", "/.well-known/openid/%c3"),
+            *("/stats/extra", "/health/../stats", "/%ff%fe", "/.well-known/openid/%c3"),
         ):
             told = self.told(path, 404)
             self.assertEqual(told["error"]["reason"], "not_found")
