@@ -19,7 +19,7 @@ from importlib import import_module
 from io import UnsupportedOperation
 from typing import Final
 
-COMMANDS: Final = ("check", "keys", "reference", "version")
+COMMANDS: Final = ("check", "demo", "keys", "reference", "version")
 """Modules of this package, in the order ``mcpgate --help`` lists them."""
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it
