@@ -183,6 +183,15 @@ def _secret(text: str, _: Surroundings) -> Secret:
     return Secret(text)
 
 
+def _password_hash(text: str, _: Surroundings) -> str:
+    # What the digits mean is the admin pages' business; a password in clear must not pass for one.
+    if not re.fullmatch(r"scrypt:[0-9]{1,2}:[0-9a-f]{2,128}:[0-9a-f]{32,256}", text, re.ASCII):
+        raise BadValueError(
+            "this is not a hashed password", "Write scrypt:BITS:SALT:HASH, or use password"
+        )
+    return text
+
+
 def _path(text: str, around: Surroundings) -> Path:
     if text == "~" or text.startswith("~/"):
         if around.home is None:
@@ -406,7 +415,7 @@ SECRET_BLOCK: Final = Kind(
     label="template, on more lines if need be", parse=_text, layout=Layout.BLOCK, secret=True
 )
 SECRET: Final = Kind(label="text, never shown", parse=_secret, secret=True)
-SECRET_TEXT: Final = Kind(label="text, never shown", parse=_text, secret=True)
+PASSWORD_HASH: Final = Kind(label="scrypt:BITS:SALT:HASH", parse=_password_hash, secret=True)
 HEADER_VALUE: Final = Kind(label="template", parse=_header_value, secret=True)
 PATH: Final = Kind(label="path", parse=_path)
 FILE: Final = Kind(label="path of a file that exists", parse=_existing)

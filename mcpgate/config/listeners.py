@@ -2,12 +2,14 @@ r"""
 A first look at endpoint strings, so that ``mcpgate check`` can refuse what can not work.
 
 The form is Twisted's (``tcp:8443:interface=127.0.0.1``, a colon inside a value written ``\:``)
-with our prefixes ``tls:`` and ``redirect:`` in front.  Making the endpoint, with whatever plugins
-there are, is the front door's business; an endpoint type unknown here is let through.
+with our prefixes ``tls:`` or ``redirect:``, then ``haproxy:``, in front.
+Making the endpoint, with whatever plugins there are, is the front door's business; an endpoint
+type unknown here is let through.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -15,7 +17,7 @@ from typing import Final
 from mcpgate.config.problems import BadValueError
 
 PREFIXES: Final = ("tls", "redirect")
-_LOOPBACK_NAMES: Final = ("localhost", "ip6-localhost")
+_LONGEST_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its end
 _EXAMPLE: Final = "Write for example tls:tcp:8443:interface=127.0.0.1"
 
 
@@ -46,26 +48,59 @@ def parse_listener(text: str) -> Listener:
     prefix, _, rest = text.partition(":")
     if prefix not in PREFIXES:
         prefix, rest = "", text
+    rest = rest.removeprefix("haproxy:")
     positional, named = _arguments(rest)
     kind, values = positional[0], positional[1:]
-    if kind in PREFIXES:
-        raise BadValueError("there is more than one prefix", "Keep tls: or redirect:")
-    if kind in ("ssl", "tls"):
+    if kind in (*PREFIXES, "haproxy"):
+        raise BadValueError(
+            "a prefix stands twice or in the wrong place",
+            "Write tls: or redirect:, then haproxy:, then the endpoint",
+        )
+    if kind == "ssl":
         raise BadValueError(
             "certificates are named in [tls], not here", "Write tls:tcp:PORT instead of ssl:PORT"
         )
     if kind in ("tcp", "tcp6"):
         return _tcp(prefix, kind, values, named)
     if kind == "unix":
-        if not (values[:1] or named.get("address")) or values[:1] == [""]:
-            raise BadValueError(
-                "the path of the socket is missing", "Write unix:/run/mcpgate/http.sock"
-            )
-        return Listener(prefix, kind, None, "", public=False)
-    if kind in ("", "http", "https") or len(positional) + len(named) < 2:
+        return _unix(prefix, values, named)
+    if kind == "systemd":
+        return _systemd(prefix, values, named)
+    if kind in ("", "http", "https", "stdio") or len(positional) + len(named) < 2:
         raise BadValueError("this is not an endpoint", _EXAMPLE)
-    # A socket handed to us (systemd, fd ..) may be bound to any address.
+    # A socket handed to us may be bound to any address.
     return Listener(prefix, kind, None, "", public=True)
+
+
+def _unix(prefix: str, values: list[str], named: dict[str, str]) -> Listener:
+    path = values[0] if values else named.get("address", "")
+    if len(values) > 1 or not path.startswith("/") or len(path.encode()) > _LONGEST_SOCKET_PATH:
+        raise BadValueError(
+            "the path of the socket is missing, relative or longer than 107 bytes",
+            "Write unix:/run/mcpgate/http.sock",
+        )
+    if set(named) - {"address", "mode", "backlog", "lockfile"}:
+        raise BadValueError(
+            "unix takes a path, mode=, backlog= and lockfile=", "Write unix:/run/x.sock:mode=660"
+        )
+    if not re.fullmatch("[0-7]{1,4}", named.get("mode", "660"), re.ASCII):
+        raise BadValueError("the mode is not octal", "Write for example mode=660")
+    if named.get("lockfile", "1") not in ("0", "1"):
+        raise BadValueError("lockfile is 0 or 1", "Remove it")
+    _backlog(named)
+    return Listener(prefix, "unix", None, "", public=False)
+
+
+def _systemd(prefix: str, values: list[str], named: dict[str, str]) -> Listener:
+    fits = ("index" in named) != ("name" in named) and not set(named) - {"domain", "index", "name"}
+    if values or not fits or named.get("domain", "INET") not in ("INET", "INET6", "UNIX"):
+        raise BadValueError(
+            "a socket of systemd is named by its name or its index",
+            "Write systemd:name=NAME (FileDescriptorName= of the socket unit) or systemd:index=0",
+        )
+    if "index" in named:
+        _number(named["index"], 1024, "the index")
+    return Listener(prefix, "systemd", None, "", public=True)
 
 
 def _tcp(prefix: str, kind: str, values: list[str], named: dict[str, str]) -> Listener:
@@ -79,27 +114,31 @@ def _tcp(prefix: str, kind: str, values: list[str], named: dict[str, str]) -> Li
     if unknown or (values and "port" in named):
         raise BadValueError("TCP takes a port, interface=ADDRESS and backlog=NUMBER", _EXAMPLE)
     port = _number(values[0] if values else named.get("port", ""), 65535, "the port")
-    if "backlog" in named:
-        _number(named["backlog"], 1 << 20, "the backlog")
+    _backlog(named)
     interface = named.get("interface", "")
-    return Listener(prefix, kind, port, interface, public=not _is_loopback(interface))
+    return Listener(prefix, kind, port, interface, public=not _is_loopback(kind, interface))
 
 
-def _is_loopback(interface: str) -> bool:
-    if interface in _LOOPBACK_NAMES:
-        return True
+def _backlog(named: dict[str, str]) -> None:
+    _number(named.get("backlog", "0"), 1 << 16, "the backlog")
+
+
+def _is_loopback(kind: str, interface: str) -> bool:
     if not interface:
         return False
     try:
-        return ip_address(interface.partition("%")[0]).is_loopback
+        address = ip_address(interface.partition("%")[0])
     except ValueError:
         raise BadValueError(
             "the interface is not an IP address", "Name the address to listen on"
         ) from None
+    if kind == "tcp6" and address.version == 4:
+        raise BadValueError("tcp6 listens on an IPv6 address", "Write tcp: instead of tcp6:")
+    return address.is_loopback
 
 
 def _number(text: str, most: int, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= most):
         raise BadValueError(f"{what} is not a number from 0 to {most}", _EXAMPLE)
     return int(text)
 

@@ -94,7 +94,8 @@ GATE: Final = SectionSchema(
             effect=(
                 "Where to listen: Twisted endpoint strings, for TLS with ``tls:`` in front "
                 "(certificates of ``[tls]``), for an answer that only redirects to HTTPS with "
-                "``redirect:`` in front. Without ``interface=`` every address is listened on."
+                "``redirect:`` in front, for the PROXY protocol with "
+                "``haproxy:`` after these. Without ``interface=`` every address is listened on."
             ),
             plain=True,
         ),
@@ -920,9 +921,9 @@ ADMIN: Final = SectionSchema(
         ),
         Key(
             name="password_hash",
-            kind=kinds.SECRET_TEXT,
+            kind=kinds.PASSWORD_HASH,
             into="password_hash",
-            effect="Hash of the password of ``user``, instead of ``password``; ``$`` is ``$$``.",
+            effect="Hash of the password of ``user`` (``scrypt:...``), instead of ``password``.",
         ),
         Key(
             name="allow",
