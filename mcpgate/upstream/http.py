@@ -138,11 +138,10 @@ class HTTPUpstream:
         exchange.deadline = self._wheel.arm(delay_s, lambda: self._expired(exchange))
 
     def _expired(self, exchange: Exchange) -> None:
-        # Silence counts from the last byte of a body, in either direction; not while it is the
-        # client who does not read or write.
+        # Silence counts from the last byte of a body, in either direction (bytes of a head do not
+        # count); not while it is the client who does not read.
         exchange.deadline = None
-        waits = not exchange.ended or exchange.answered
-        left_s = exchange.progress_s + exchange.timeout_s - self.seconds() if waits else 0.0
+        left_s = exchange.progress_s + exchange.timeout_s - self.seconds()
         if exchange.paused:
             left_s = exchange.timeout_s
         if left_s > 0:
