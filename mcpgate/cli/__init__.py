@@ -5,7 +5,7 @@ Each subcommand is a module of this package with ``add_parser(subparsers)``, whi
 the parser's default: a function from the parsed arguments to an exit code.  Nothing here installs
 a reactor; a subcommand that needs one does so inside its function.
 
-Exit codes: 0 done; 1 not done; 2 wrong usage or a refused configuration.
+Exit codes: 0 done; 1 not done; 2 wrong usage or a refused configuration; 3 no gate is running.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from importlib import import_module
 from io import UnsupportedOperation
 from typing import Final
 
-COMMANDS: Final = ("check", "demo", "keys", "reference", "version")
+COMMANDS: Final = (
+    "check",
+    "demo",
+    "keys",
+    "logs",
+    "ps",
+    "reference",
+    "sessions",
+    "stop",
+    "version",
+)
 """Modules of this package, in the order ``mcpgate --help`` lists them."""
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it
