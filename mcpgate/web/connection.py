@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
+from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -65,13 +66,16 @@ class HTTP1Connection:
         "__weakref__",
         "_advancing",
         "_born_s",
+        "_closed",
         "_closing",
         "_deadline",
         "_deadline_s",
+        "_direct",
         "_due_body",
         "_due_close",
         "_due_head",
         "_due_write",
+        "_flushed",
         "_front",
         "_half_closed",
         "_head_begun",
@@ -112,12 +116,15 @@ class HTTP1Connection:
         self._advancing = False
         self._head_begun = False
         self._closing = False
+        self._flushed = False
+        self._closed = False
         self._shut = False
         self._half_closed = False
         self._write_paused = False
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._mark_bytes = 0
+        self._direct: Server | None = None
         self._taken: IProtocol | None = None
         self._taken_bytes = 0
         self._probe: IDelayedCall | None = None
@@ -130,6 +137,8 @@ class HTTP1Connection:
     def makeConnection(self, transport: ITransport) -> None:
         """See `IProtocol`."""
         self.transport = transport
+        if isinstance(transport, Server) and not getattr(transport, "TLS", False):
+            self._direct = transport
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream has it
         self._front.opened(self)
         if self.overflow:
@@ -185,11 +194,13 @@ class HTTP1Connection:
             self._probe_later(2)
 
     def writeConnectionLost(self) -> None:
-        """Our own half close was carried out."""
+        """Our own half close was carried out: everything we said is with the network."""
         if self._taken is not None:
             half = IHalfCloseableProtocol(self._taken, None)
             if half is not None:
                 half.writeConnectionLost()
+        elif self._due_close < inf:
+            self._linger()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """See `IProtocol`."""
@@ -342,6 +353,28 @@ class HTTP1Connection:
                     self.transport.write(piece)
         else:
             self.transport.write(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """
+        Send an answer that is complete, at once if nothing is before it.
+
+        Saves a round through the reactor, and with it a third of a warm request's time.
+        """
+        direct = self._direct
+        # What waits in a transport of Twisted can only be seen from its private list.
+        if (
+            direct is not None
+            and len(data) <= _SLICE
+            and not (self._write_paused or self._queue)
+            and not (direct.dataBuffer or direct._tempDataBuffer)
+        ):
+            sent = direct.writeSomeData(data)
+            if sent == len(data):
+                return
+            # A lost connection is left to the transport to find, so that nobody is told from here.
+            if isinstance(sent, int) and sent > 0:
+                data = data[sent:]
+        self.write(data)
 
     def write_streamed(self, data: bytes) -> None:
         """Send a piece of a stream; a source that does not heed the pause is cut off (R26)."""
@@ -535,12 +568,11 @@ class HTTP1Connection:
     def _look(self) -> None:
         self._deadline = None
         now = self.now()
-        if self._due_close <= now or self._due_write <= now:
-            if self._due_close > now:
-                self._slow_reader()
-            else:
-                self.cut()
+        if self._due_write <= now:
+            self._slow_reader()
             return
+        if self._due_close <= now:
+            self._close_outright(now)
         if self._due_head <= now:
             self._due_head = inf
             if self._head_begun or (not self._requests and not self.last):
@@ -587,16 +619,37 @@ class HTTP1Connection:
         self.parser.rest()
         transport = self.transport
         transport.unregisterProducer()  # type: ignore[attr-defined]  # every stream has it
-        self._due_close = self.now() + self._front.bounds.linger_s
-        self._watch(self._due_close)
         shut = None
         if not self._front.secure and not ISSLTransport.providedBy(transport):
             shut = getattr(transport, "loseWriteConnection", None)
         if shut is None or self._half_closed:
+            self._linger()
             transport.loseConnection()
             return
+        self._due_close = self.now() + self._front.bounds.stalled_s
+        self._watch(self._due_close)
         self._read(True)
         shut()
+
+    def _linger(self) -> None:
+        self._flushed = True
+        self._due_close = self.now() + self._front.bounds.linger_s
+        self._watch(self._due_close)
+
+    def _close_outright(self, now: float) -> None:
+        """
+        Close a connection whose client had its moment.
+
+        Not by a reset: what the kernel still holds of our answer must reach a client that reads
+        slowly.  Under TLS that is the business of the connection beneath.
+        """
+        if self._closed or not self._flushed:
+            self.cut()
+            return
+        self._closed = True
+        self._due_close = now + self._front.bounds.stalled_s
+        beneath = getattr(self.transport, "transport", self.transport)
+        beneath.loseConnection()
 
     def _probe_later(self, times: int) -> None:
         """

@@ -8,7 +8,7 @@ to the one request: its body on the way in, its answer on the way out, its entry
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from mcpgate.http.heads import Peer, RequestHead
 from mcpgate.http.strictness import connection_tokens
 from mcpgate.http.writing import chunk, field_lines, last_chunk, status_line
 from mcpgate.interfaces import IInbound
+from mcpgate.model import KIB
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.web.refusal import refuse
 
@@ -29,8 +30,11 @@ log = Logger()
 
 Lines = list[tuple[bytes, bytes]]
 
+# Up to this announced length a head waits for the first bytes of its body: one write, not two.
+_TOGETHER: Final = 16 * KIB
+
 # Written here and nowhere else.
-_OURS = frozenset(
+_OURS: Final = frozenset(
     {
         b"connection",
         b"content-length",
@@ -87,6 +91,7 @@ class HTTP1Inbound:
         "_link",
         "_paused",
         "_status",
+        "_unsent",
         "extra_fields",
         "finished",
         "flow",
@@ -125,6 +130,7 @@ class HTTP1Inbound:
         self._keep = False
         self._chunked = False
         self._left: int | None = None
+        self._unsent = b""
         self._gone = False
         self._gone_callbacks: list[Callable[[], None]] | None = None
         self._paused = False
@@ -277,7 +283,7 @@ class HTTP1Inbound:
         if self.head.method != "HEAD" and framing:
             self._bytes_out = len(body)
             head += body
-        self._link.write(head)
+        self._link.write_whole(head)
         self._over(True)
 
     def start(self, status: int, fields: Lines, length: int | None) -> None:
@@ -300,7 +306,11 @@ class HTTP1Inbound:
         else:
             # Only the connection's end can end this body.
             self._link.last = True
-        self._link.write(self._answer_head(status, fields, framing))
+        head = self._answer_head(status, fields, framing)
+        if self._left and self._left <= _TOGETHER and self.head.method != "HEAD":
+            self._unsent = head
+        else:
+            self._link.write(head)
 
     def write(self, data: bytes) -> None:
         """See `IInbound.write`."""
@@ -317,7 +327,12 @@ class HTTP1Inbound:
                 self.abort()
                 return
         self._bytes_out += len(data)
-        self._link.write_streamed(chunk(data) if self._chunked else data)
+        if self._unsent:
+            data = self._unsent + data
+            self._unsent = b""
+            self._link.write_whole(data)
+        else:
+            self._link.write_streamed(chunk(data) if self._chunked else data)
 
     def finish(self, trailers: Lines | None = None) -> None:
         """See `IInbound.finish`."""

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from time import monotonic
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL.crypto import X509, PKey
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.threads import deferToThreadPool
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 from typing_extensions import override
@@ -64,7 +72,11 @@ class FrontSocketTests(TestCase):
         self.gone: list[str] = []
 
     def listen(
-        self, dispatch: Callable[[IInbound], None], bounds: Bounds = QUICK
+        self,
+        dispatch: Callable[[IInbound], None],
+        bounds: Bounds = QUICK,
+        *,
+        secure: bool = False,
     ) -> tuple[FrontFactory, int]:
         """Open a front door; it is cleaned up after the test."""
         clock = IReactorTime(self.reactor)
@@ -78,9 +90,12 @@ class FrontSocketTests(TestCase):
             make_request_id=lambda: f"id{next(numbers)}",
             record=self.entries.append,
             meters=self.meters,
-            secure=False,
+            secure=secure,
         )
-        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        outer: Any = factory
+        if secure:
+            outer = TLSMemoryBIOFactory(self_signed(), False, outer, clock)
+        port = self.reactor.listenTCP(0, outer, interface="127.0.0.1")
 
         async def close() -> None:
             await port.stopListening()
@@ -217,6 +232,37 @@ class FrontSocketTests(TestCase):
         self.assertGreater(await self.in_thread(read), size)
 
     @deferred
+    async def test_many_answers_in_order(self) -> None:
+        """Answers a client asked for all at once arrive whole and in order, however it reads."""
+        sizes = [(7919 * i) % 60_000 for i in range(300)]
+        left = iter(sizes)
+
+        def alternate(inbound: IInbound) -> None:
+            size = next(left)
+            body = bytes([size % 251]) * size
+            if size % 3:
+                inbound.respond(200, [], body)
+            else:
+                inbound.start(200, [], len(body))
+                inbound.write(body[: size // 2])
+                inbound.write(body[size // 2 :])
+                inbound.finish()
+
+        _, port = self.listen(alternate)
+
+        def read() -> bytes:
+            with connected(port, small=True) as client:
+                client.sendall(head() * 299)
+                client.sendall(head(b"Connection: close"))
+                nap(0.1)
+                return read_all(client)
+
+        said = answers(await self.in_thread(read))
+        self.assertEqual([len(body) for _, _, body in said], sizes)
+        for size, (_, _, body) in zip(sizes, said, strict=True):
+            self.assertEqual(body, bytes([size % 251]) * size)
+
+    @deferred
     async def test_half_close(self) -> None:
         """A client that closes its sending side after a request gets its answer (R37)."""
 
@@ -280,6 +326,50 @@ class FrontSocketTests(TestCase):
         self.assertEqual(await self.in_thread(flood), [200] * 3 + [503] * 3 + [200])
 
     @deferred
+    async def test_tls(self) -> None:
+        """The same behind TLS: answers, refusals, large bodies, slow readers."""
+
+        def dispatch(inbound: IInbound) -> None:
+            if inbound.head.path == b"/large":
+                inbound.respond(200, [], b"a" * 4_000_000)
+            else:
+                answer(inbound)
+
+        factory, port = self.listen(dispatch, secure=True)
+
+        def over_tls(data: bytes) -> tuple[bytes, float]:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            with connected(port) as raw, context.wrap_socket(raw) as client:
+                began = monotonic()
+                client.sendall(data)
+                return read_all(client), monotonic() - began
+
+        said, _ = await self.in_thread(lambda: over_tls(head(b"Connection: close")))
+        self.assertEqual([status for status, _, _ in answers(said)], [200])
+        said, took = await self.in_thread(lambda: over_tls(head(b"nonsense") + head()))
+        self.assertEqual([status for status, _, _ in answers(said)], [400])
+        self.assertLess(took, 1)
+        large = head(b"Connection: close", start=b"GET /large HTTP/1.1\r\n")
+        said, _ = await self.in_thread(lambda: over_tls(large))
+        self.assertEqual(len(answers(said)[0][2]), 4_000_000)
+
+        def sit() -> float:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            with connected(port, small=True) as raw, context.wrap_socket(raw) as client:
+                client.sendall(large)
+                began = monotonic()
+                while factory.connections and monotonic() - began < PATIENT_S:
+                    nap(0.05)
+                return monotonic() - began
+
+        self.assertLess(await self.in_thread(sit), 3)
+        self.assertEqual(self.meters.events["slow_reader"], 1)
+
+    @deferred
     async def test_drain(self) -> None:
         """Draining waits for the call in work."""
         held: list[IInbound] = []
@@ -298,6 +388,26 @@ class FrontSocketTests(TestCase):
         await drained
         ((status, fields, _),) = answers(await asked)
         self.assertEqual((status, fields[b"connection"]), (200, b"close"))
+
+
+def self_signed() -> CertificateOptions:
+    """Give a certificate nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gate.test")])
+    now = datetime.now(tz=UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return CertificateOptions(
+        privateKey=PKey.from_cryptography_key(key), certificate=X509.from_cryptography(certificate)
+    )
 
 
 def answer(inbound: IInbound) -> None:

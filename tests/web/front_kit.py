@@ -28,22 +28,27 @@ class ClientEnd(StringTransport):
     The network as the connection sees it.
 
     :ivar ended: ``""``, ``half`` (our side closed), ``closed`` or ``aborted``.
+    :ivar stuck: a half close, or a close after it, waits for a client that does not read.
     """
 
     def __init__(self, address: str = "192.0.2.1") -> None:
         super().__init__(peerAddress=IPv4Address("TCP", address, 40000))
         self.ended = ""
+        self.stuck = False
         self.protocol: HTTP1Connection | None = None
 
     def loseWriteConnection(self) -> None:  # of ITCPTransport
-        """Note the half close."""
+        """Note the half close; everything is with the network at once, unless `stuck`."""
         self.ended = "half"
+        if self.protocol is not None and not self.stuck:
+            self.protocol.writeConnectionLost()
 
     @override
     def loseConnection(self) -> None:
         if self.ended != "closed":
             self.ended = "closed"
-            self._gone()
+            if not self.stuck:
+                self._gone()
 
     @override
     def abortConnection(self) -> None:

@@ -61,7 +61,7 @@ class CorpusTests(SynchronousTestCase):
             door.send(head(), end)
             self.assertEqual(len(door.inbounds), dispatched, raw.name)
             door.pass_time(1)
-            self.assertEqual(end.ended, "aborted", raw.name)
+            self.assertEqual(end.ended, "closed", raw.name)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_size(self) -> None:
@@ -144,7 +144,7 @@ class FrontFactoryTests(SynchronousTestCase):
         self.assertEqual(ends[2].ended, "half")
         self.assertEqual(answers(door.send(head(), door.visit("192.0.2.2")).value())[0][0], 200)
         door.pass_time(1)
-        self.assertEqual(ends[2].ended, "aborted")
+        self.assertEqual(ends[2].ended, "closed")
         ends[0].abortConnection()
         self.assertEqual(door.visit().value(), b"")
 
@@ -197,7 +197,7 @@ class FrontFactoryTests(SynchronousTestCase):
         self.assertNoResult(drained)
         self.assertEqual(door.visit().ended, "aborted")
         door.pass_time(2)
-        self.assertEqual(end.ended, "aborted")
+        self.assertEqual(end.ended, "closed")
         self.assertIsNone(self.successResultOf(drained))
 
     def test_drain_late_request(self) -> None:

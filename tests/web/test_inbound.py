@@ -204,7 +204,7 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual((status, fields[b"connection"]), (200, b"close"))
         door.send(b"more", end)
         door.pass_time(1)
-        self.assertEqual(end.ended, "aborted")
+        self.assertEqual(end.ended, "closed")
 
     def test_unasked_body(self) -> None:
         """A body nobody asked for is dropped when it is here, and the connection lives on."""
@@ -412,6 +412,23 @@ class AnswerTests(SynchronousTestCase):
             self.answer(head(), wrong)
             self.assertEqual(self.end.ended, "aborted")
             self.assertFalse(self.door.entries[0].complete)
+
+    def test_head_waits_for_small_body(self) -> None:
+        """The head of a small stream goes out with its first bytes; of a large one at once."""
+        door = Door()
+        end = door.send(head())
+        inbound = door.inbounds[0]
+        inbound.start(200, [], 4)
+        self.assertEqual(end.value(), b"")
+        inbound.write(b"ab")
+        self.assertTrue(end.value().endswith(b"\r\n\r\nab"))
+        inbound.write(b"cd")
+        inbound.finish()
+        self.assertEqual(answers(end.value())[0][2], b"abcd")
+        door.send(head(), end)
+        end.clear()
+        door.inbounds[1].start(200, [], 100_000)
+        self.assertTrue(end.value().endswith(b"\r\n\r\n"))
 
     def test_old_client(self) -> None:
         """HTTP/1.0 gets no chunks; the end of the connection ends a stream."""
