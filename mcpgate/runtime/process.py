@@ -118,6 +118,9 @@ class ProcessRuntime:
                 env={},
                 childFDs=CHILD_FDS,
             )
+        except BackendUnavailable:
+            self._trees.remove(self._places.run_dir(instance_id))
+            raise
         except (OSError, ValueError) as error:
             self._trees.remove(self._places.run_dir(instance_id))
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

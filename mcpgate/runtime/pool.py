@@ -1,0 +1,421 @@
+"""Instances by (server, owner): who gets one, which start, which must go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mcpgate.errors import (
+    BackendDied,
+    BackendUnavailable,
+    Draining,
+    GateError,
+    Overloaded,
+    RateLimited,
+)
+from mcpgate.interfaces import IInstance, IInstancePool, ILease, IRuntime, IUpstream
+from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Owner, ServerSpec, Usage
+from mcpgate.runtime import plan
+from mcpgate.runtime.attempt import REMOTE, Probe, Starter
+from mcpgate.runtime.plan import Cap, Limits, Newcomer
+from mcpgate.runtime.record import OVER, Lease, Record
+from mcpgate.runtime.starts import StartQueue
+from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.deferreds import deferred
+
+log = Logger()
+
+PATIENCE_S: Final = 5.0
+"""A caller waits for a backoff no longer than this; for a longer one it is told when to return."""
+
+_CAPS: Final = {
+    Cap.SERVER: "All copies of this server are in use.",
+    Cap.RUNNING: "All places for running servers are taken.",
+    Cap.MEMORY: "The memory for running servers is used up.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """
+    One instance for people: ``ps``, ``/stats``.
+
+    :ivar instance_id: empty when none runs.
+    :ivar since_at: wall clock, seconds, when it entered its state.
+    :ivar last_use_at: wall clock, seconds.
+    :ivar leases: uses that keep it running; ``passive``: those that do not.
+    :ivar starts: how often it was started.
+    """
+
+    key: InstanceKey
+    instance_id: str
+    state: InstanceState
+    since_at: float
+    last_use_at: float
+    leases: int
+    passive: int
+    starts: int
+    usage: Usage
+    last_exit: Exit | None
+    error: str
+
+
+@implementer(IInstancePool)
+class InstancePool:
+    """
+    See `IInstancePool`.
+
+    :param runtimes: by the name a server's entry gives; ``remote`` starts nothing.
+    :param connect: makes the upstream of an instance that is ready; kept while it runs, closed
+        when it ends.
+    :param make_id: unique over the life of the state directory, safe in file names.
+    :param wall: wall clock, seconds; for reports only.
+    :param luck: random numbers of [0, 1).
+    :param start_parallel: starts under way at once; ``start_queue`` more may wait.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        runtimes: Mapping[str, IRuntime],
+        connect: Callable[[ServerSpec, IInstance], IUpstream],
+        probe: Probe,
+        make_id: Callable[[], str],
+        meters: Meters,
+        wall: Callable[[], float],
+        luck: Callable[[], float],
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        start_parallel: int = 4,
+        start_queue: int = 100,
+    ) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._meters = meters
+        self._wall = wall
+        self._luck = luck
+        self._queue = StartQueue(start_parallel, start_queue)
+        self._starter = Starter(
+            clock,
+            runtimes=runtimes,
+            connect=connect,
+            probe=probe,
+            queue=self._queue,
+            make_id=make_id,
+        )
+        # Keyed by server and owner digest: an owner's digest begins with its principal's.
+        self._records: dict[tuple[str, str], Record] = {}
+        self._draining = False
+
+    # --- Leases -------------------------------------------------------------------------------
+
+    def ready(self, spec: ServerSpec, owner: Owner) -> ILease | None:
+        """See `IInstancePool.ready`."""
+        record = self._records.get((spec.name, owner.digest))
+        if record is None:
+            return None
+        running = record.core.running
+        if running is None:
+            return None
+        if record.spec is not spec:
+            if record.spec != spec:
+                return None
+            record.spec = spec
+        return Lease(record, running)
+
+    def lease(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Deferred[ILease]:
+        """See `IInstancePool.lease`."""
+        lease = self.ready(spec, owner)
+        if lease is not None:
+            return succeed(lease)
+        try:
+            record = self._wanted(spec, owner, caller)
+        except GateError as error:
+            return fail(error)
+        return record.wait()
+
+    @deferred
+    async def prestart(self, spec: ServerSpec, owner: Owner, caller: Caller) -> None:
+        """Start before anybody asks; from now on it is started again after a crash, unasked."""
+        self._get(spec, owner, caller).wanted = True
+        lease = await self.lease(spec, owner, caller)
+        lease.release()
+
+    def _get(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Record:
+        name = (spec.name, owner.digest)
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = Record(
+                clock=self._clock,
+                starter=self._starter,
+                meters=self._meters,
+                luck=self._luck,
+                look=self._look,
+                key=InstanceKey(spec.name, owner),
+                spec=spec,
+                caller=caller,
+            )
+        return record
+
+    def _wanted(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Record:
+        """Have it started unless it is starting; raises why that can not be."""
+        if self._draining:
+            raise Draining(retry_after_s=self._some_s())
+        record = self._get(spec, owner, caller)
+        record.forgotten = False
+        record.caller = caller
+        if record.spec != spec:
+            record.spec = spec
+            record.crashes.forgive()
+            record.life.stop(
+                BackendUnavailable(
+                    "The server's entry has changed; it is being restarted.", retry_after_s=1.0
+                )
+            )
+        if record.core.state is not InstanceState.STARTING:
+            try:
+                self._refuse_if_crashing(record)
+                self._start(record)
+            except GateError:
+                if record.core.state is InstanceState.ABSENT:
+                    self._records.pop((spec.name, owner.digest))
+                raise
+        return record
+
+    def _refuse_if_crashing(self, record: Record) -> None:
+        now = self._clock.seconds()
+        wait_s = record.crashes.wait_s(now)
+        if wait_s <= PATIENCE_S and not record.crashes.refusing(now):
+            return
+        outcome = record.core.outcome
+        data = {} if outcome is None else dict(outcome.error.data)
+        self._meters.events["breaker_refused"] += 1
+        raise BackendUnavailable(
+            f"Server '{record.spec.name}' keeps failing and is left alone for a while.",
+            retry_after_s=max(1.0, wait_s),
+            data=data,
+        )
+
+    def _start(self, record: Record) -> None:
+        """Make room and start; raises when there is no room to be made."""
+        spec = record.spec
+        local = spec.runtime != REMOTE
+        if local and self._queue.full:
+            raise RateLimited("Too many servers are being started.", retry_after_s=self._some_s())
+        room = plan.make_room(
+            (other.seen() for other in self._records.values()),
+            Newcomer(
+                key=record.key,
+                weight_bytes=spec.restraint.memory_bytes,
+                max_instances=spec.max_instances,
+                local=local,
+            ),
+            self.limits,
+        )
+        if room.refused_by is not None:
+            self._meters.events["start_refused"] += 1
+            raise Overloaded(_CAPS[room.refused_by], retry_after_s=self._some_s())
+        waits = []
+        for key in room.stop_first:
+            victim = self._records[key.server, key.owner.digest]
+            log.info(
+                "Stopping idle {server} of {owner} to make room",
+                server=key.server,
+                owner=key.owner.label,
+            )
+            victim.life.stop(BackendUnavailable("The server was stopped to make room."))
+            waits.append(victim.copy.when_over())
+        record.after = tuple(waits)
+        record.life.start()
+
+    def _some_s(self) -> float:
+        """Spread those who come back over some seconds (R50)."""
+        return 5.0 + 10.0 * self._luck()
+
+    # --- What became of it --------------------------------------------------------------------
+
+    def _look(self, record: Record) -> None:
+        """See to a record whose state changed, on the turn after."""
+        core = record.core
+        if core.running is not None:
+            record.serve(core.running)
+        elif core.state in OVER:
+            if core.outcome is not None:
+                record.refuse(core.outcome.error)
+            self._see_off(record)
+
+    def _see_off(self, record: Record) -> None:
+        core = record.core
+        if core.state is InstanceState.ABSENT:
+            self._records.pop((record.key.server, record.key.owner.digest), None)
+        elif record.forgotten:
+            record.life.remove()
+        elif self._to_retry(record):
+            wait_s = record.crashes.wait_s(self._clock.seconds())
+            record.retry = self._clock.callLater(wait_s, self._retry, record)
+
+    def _to_retry(self, record: Record) -> bool:
+        failed = record.core.state is InstanceState.FAILED
+        return failed and record.wanted and record.retry is None and not self._draining
+
+    def _retry(self, record: Record) -> None:
+        """Start a wanted instance again after its backoff."""
+        record.retry = None
+        if record.core.state is not InstanceState.FAILED or self._draining:
+            return
+        try:
+            self._start(record)
+        except GateError as error:
+            log.warn(
+                "Server {server} is not started again yet: {why}",
+                server=record.key.server,
+                why=error.detail,
+            )
+            record.retry = self._clock.callLater(error.retry_after_s or 30.0, self._retry, record)
+
+    # --- Stopping -----------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Stop what idles or takes too much, remove what is long stopped; call it every minute."""
+        todo = plan.sweep(
+            [record.seen() for record in self._records.values()], self._clock.seconds()
+        )
+        for key in todo.stop:
+            log.info("Stopping idle {server} of {owner}", server=key.server, owner=key.owner.label)
+            self._stop(key, BackendUnavailable("The server was stopped: nobody used it."))
+        for key in todo.remove:
+            self._records[key.server, key.owner.digest].forgotten = True
+            self._records[key.server, key.owner.digest].life.remove()
+        for record in tuple(self._records.values()):
+            self._check_usage(record)
+
+    def _check_usage(self, record: Record) -> None:
+        running = record.core.running
+        if running is None:
+            return
+        too_much = plan.excess(running.instance.usage(), record.copy.spec.restraint)
+        if not too_much:
+            return
+        self._meters.events["instance_over_limit"] += 1
+        log.warn(
+            "Stopping {server} of {owner}: too much {what}",
+            server=record.key.server,
+            owner=record.key.owner.label,
+            what=too_much,
+        )
+        reason = "oom_killed" if too_much == "memory" else "too_many_processes"
+        record.note_crash(0.0)
+        record.life.stop(
+            BackendDied(
+                f"The server was stopped: it used more {too_much} than it may.",
+                data={"exitReason": reason},
+            )
+        )
+
+    def _stop(self, key: InstanceKey, error: GateError) -> Deferred[None]:
+        record = self._records.get((key.server, key.owner.digest))
+        if record is None:
+            return succeed(None)
+        if record.retry is not None:
+            record.retry.cancel()
+            record.retry = None
+        record.life.stop(error)
+        return record.copy.when_over()
+
+    def stop(self, key: InstanceKey) -> Deferred[None]:
+        """
+        See `IInstancePool.stop`.
+
+        What it crashed is forgiven, and it is not started again before it is asked for.
+        """
+        record = self._records.get((key.server, key.owner.digest))
+        if record is not None:
+            record.wanted = False
+            record.crashes.forgive()
+        return self._stop(key, BackendUnavailable("The server was stopped.", retry_after_s=1.0))
+
+    def forget(self, owner: Owner) -> None:
+        """Stop and remove what belongs to an owner that is gone: a session that ended."""
+        for record in tuple(self._records.values()):
+            if record.key.owner == owner:
+                record.forgotten = True
+                record.wanted = False
+                self._stop(record.key, BackendUnavailable("The session has ended."))
+                if record.core.state in OVER:
+                    record.life.remove()
+                    self._see_off(record)
+
+    @deferred
+    async def stop_all(self, deadline_s: float) -> None:
+        """Stop everything, start nothing any more; answers after ``deadline_s`` at the latest."""
+        self._draining = True
+        over = [
+            self._stop(record.key, Draining(retry_after_s=self._some_s()))
+            for record in tuple(self._records.values())
+        ]
+        try:
+            await DeferredList(over).addTimeout(deadline_s, self._clock)
+        except TimeoutError:
+            log.error("Some servers did not stop within {s} s", s=deadline_s)
+        for record in self._records.values():
+            record.refuse(Draining(retry_after_s=self._some_s()))
+
+    # --- For people ---------------------------------------------------------------------------
+
+    def instances(self) -> list[Report]:
+        """Tell of every instance known, running or not."""
+        now = self._clock.seconds()
+        to_wall = self._wall() - now
+        return [
+            self._report(record, to_wall)
+            for _, record in sorted(self._records.items(), key=lambda item: item[0])
+        ]
+
+    def _report(self, record: Record, to_wall: float) -> Report:
+        core = record.core
+        running = core.running
+        outcome = core.outcome
+        return Report(
+            key=record.key,
+            instance_id="" if running is None else running.instance.instance_id,
+            state=core.state,
+            since_at=core.since + to_wall,
+            last_use_at=record.last_use + to_wall,
+            leases=record.active,
+            passive=len(record.passive),
+            starts=core.starts,
+            usage=Usage() if running is None else running.instance.usage(),
+            last_exit=None if outcome is None else outcome.exit,
+            error="" if outcome is None or running is not None else outcome.error.detail,
+        )
+
+    def logs(self, key: InstanceKey) -> list[str]:
+        """Give the last lines it wrote; of the one before when none runs."""
+        record = self._records.get((key.server, key.owner.digest))
+        if record is None:
+            return []
+        if record.core.running is not None:
+            return record.core.running.instance.logs()
+        outcome = record.core.outcome
+        if outcome is None:
+            return []
+        if outcome.exit is not None:
+            return list(outcome.exit.stderr_tail)
+        lines = outcome.error.data.get("stderr")
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+
+    @property
+    def running(self) -> int:
+        """How many run or are starting, remote ones not counted."""
+        return sum(1 for record in self._records.values() if record.seen().takes_room)
+
+    @property
+    def queued(self) -> int:
+        """How many starts wait for their turn."""
+        return len(self._queue)
