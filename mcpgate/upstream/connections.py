@@ -1,5 +1,5 @@
 """
-One connection to an HTTP server, and one request under way on it.
+One connection to an HTTP server.
 
 A warm request is callbacks only: one write, no Deferred.  Small requests on plain sockets are
 handed to the kernel at once, because the reactor's way (note the socket as writable, ask epoll,
@@ -10,14 +10,15 @@ nothing reached the server (R35).
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IProtocol,
-    IPushProducer,
     ISSLTransport,
     ISystemHandle,
     ITCPTransport,
@@ -31,221 +32,15 @@ from zope.interface import implementer
 from mcpgate.errors import BackendDied, BackendTimeout, GateError, Internal
 from mcpgate.http.heads import ResponseHead
 from mcpgate.http.responses import ResponseHeads, ResponseParser
-from mcpgate.interfaces import IResponseReceiver, IUpstreamCall
-from mcpgate.timing.wheel import Deadline
+from mcpgate.upstream.exchange import BodySource, Exchange
 
 if TYPE_CHECKING:
     from mcpgate.upstream.http import HTTPUpstream
 
 log = Logger()
 
-# Requests without effects: asked again once when a reused connection turns out to be dead.
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# Below this, a chunk is joined with its framing into one write (one TLS record, one packet).
-_JOIN_BYTES: Final = 16 * 1024
 
-
-@implementer(IPushProducer)
-class _BodySource:
-    """The source of a request body as a transport sees it."""
-
-    __slots__ = ("pauseProducing", "resumeProducing")
-
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        self.pauseProducing = pause
-        self.resumeProducing = resume
-
-    def stopProducing(self) -> None:
-        """The connection's own end tells the receiver."""
-
-
-@implementer(IUpstreamCall)
-class Exchange:
-    """
-    One request and what is known of its answer.  See `IUpstreamCall`.
-
-    :ivar sent: a byte may have reached the server.
-    :ivar over: nothing more happens: answered, failed or given up.
-    :ivar answered: the response head was passed on.
-    """
-
-    __slots__ = (
-        "_flow",
-        "_pending",
-        "_unsent",
-        "_upstream",
-        "answered",
-        "chunked",
-        "connection",
-        "deadline",
-        "ended",
-        "head",
-        "method",
-        "over",
-        "paused",
-        "pool",
-        "progress_s",
-        "receiver",
-        "retried",
-        "sent",
-        "stream",
-        "timeout_s",
-        "upgrade",
-    )
-
-    def __init__(
-        self,
-        upstream: HTTPUpstream,
-        method: str,
-        head: bytes,
-        receiver: IResponseReceiver,
-        *,
-        pool: Hashable,
-        length: int | None,
-        whole: bool,
-        timeout_s: float,
-        stream: bool,
-        upgrade: bool,
-    ) -> None:
-        self._upstream = upstream
-        self._pending: list[bytes] = []
-        self._flow: _BodySource | None = None
-        self._unsent = 0 if whole else length
-        self.chunked = not whole and length is None
-        self.method = method
-        self.head = head
-        self.receiver = receiver
-        self.pool = pool
-        self.timeout_s = timeout_s
-        self.stream = stream
-        self.upgrade = upgrade
-        self.connection: Connection | None = None
-        self.deadline: Deadline | None = None
-        self.progress_s = 0.0
-        self.ended = whole
-        self.over = False
-        self.answered = False
-        self.paused = False
-        self.retried = False
-        self.sent = False
-
-    @property
-    def repeatable(self) -> bool:
-        """Tell whether it may be sent again although the server may have seen it."""
-        return self.ended and self.method in SAFE_METHODS and not self.answered
-
-    def opening(self) -> bytes:
-        """Give what is to be written first: the head, and what of the body waits already."""
-        if not self._pending:
-            return self.head
-        pending, self._pending = self._pending, []
-        return b"".join((self.head, *pending))
-
-    # --- IUpstreamCall ------------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """See `IUpstreamCall.write`."""
-        if self.over or self.ended or not data:
-            return
-        if self.chunked:
-            pieces = [b"%x\r\n" % len(data), data, b"\r\n"]
-            if len(data) <= _JOIN_BYTES:
-                pieces = [b"".join(pieces)]
-        else:
-            assert self._unsent is not None
-            if len(data) > self._unsent:
-                self._upstream.fail(self, Internal())
-                return
-            self._unsent -= len(data)
-            pieces = [data]
-        self._send(pieces)
-
-    def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """See `IUpstreamCall.end`; trailers of a body with a declared length have no place."""
-        if self.over or self.ended:
-            return
-        if self._unsent:
-            self._upstream.fail(self, Internal())
-            return
-        self.ended = True
-        if self.chunked:
-            lines = [b"%b: %b\r\n" % line for line in trailers if _clean(line)]
-            self._send([b"".join((b"0\r\n", *lines, b"\r\n"))])
-        if self.connection is not None:
-            self.connection.body_ended(self)
-
-    def _send(self, pieces: list[bytes]) -> None:
-        if self.connection is None:
-            self._pending += pieces
-        else:
-            self.progress_s = self._upstream.seconds()
-            self.connection.send(pieces)
-
-    def register_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """See `IUpstreamCall.register_flow`."""
-        if self.over or self.ended:
-            return
-        self._flow = _BodySource(pause, resume)
-        if self.connection is None:
-            # What is written before there is a connection would wait in memory.
-            pause()
-        else:
-            self.connection.produce(self._flow)
-
-    def connected(self, connection: Connection) -> None:
-        """Take the connection; called by it when the opening is written."""
-        self.connection = connection
-        if self.paused:
-            connection.pause()
-        if self._flow is not None and not self.ended:
-            connection.produce(self._flow)
-            self._flow.resumeProducing()
-
-    def pause(self) -> None:
-        """See `IUpstreamCall.pause`."""
-        self.paused = True
-        if self.connection is not None and not self.over:
-            self.connection.pause()
-
-    def resume(self) -> None:
-        """See `IUpstreamCall.resume`."""
-        self.paused = False
-        self.progress_s = self._upstream.seconds()
-        if self.connection is not None and not self.over:
-            self.connection.resume()
-
-    def abort(self) -> None:
-        """See `IUpstreamCall.abort`."""
-        if self.over:
-            return
-        self.finish()
-        self._upstream.dropped(self)
-        if self.connection is not None:
-            self.connection.drop()
-
-    # --- For the connection and the upstream --------------------------------------------------
-
-    def finish(self) -> None:
-        """Be over; say nothing."""
-        self.over = True
-        self._pending.clear()
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
-
-    def fail(self, error: GateError) -> None:
-        """Be over with an error."""
-        if not self.over:
-            self.finish()
-            self.receiver.response_failed(error, self.sent)
-
-
-def _clean(line: tuple[bytes, bytes]) -> bool:
-    """Tell whether a trailer can not be taken for two."""
-    return not any(stop in part for part in line for stop in (b"\r", b"\n", b"\0"))
-
-
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Connection(Protocol):
     """
     A connection to the server: idle in its pool, or busy with one exchange.
@@ -270,6 +65,23 @@ class Connection(Protocol):
         self._paused = False
         self._lost = False
         self._guest: IProtocol | None = None
+        self._handshake: Deferred[Connection] | None = None
+
+    def ready(self) -> Connection | Deferred[Connection]:
+        """
+        Give itself when requests may be sent: over TLS when the server proved who it is.
+
+        Until then a request would wait in memory, and look as if it had been sent.
+        """
+        if not ISSLTransport.providedBy(self.transport):
+            return self
+
+        def cancelled(_: object) -> None:
+            self._handshake = None
+            self._transport.abortConnection()
+
+        self._handshake = Deferred(cancelled)
+        return self._handshake
 
     # --- Requests -----------------------------------------------------------------------------
 
@@ -330,7 +142,7 @@ class Connection(Protocol):
         if not self._lost:
             self._transport.writeSequence(pieces)
 
-    def produce(self, source: _BodySource) -> None:
+    def produce(self, source: BodySource) -> None:
         """Pause ``source`` while the server reads too slowly."""
         self._producing = True
         self._transport.registerProducer(source, True)
@@ -468,6 +280,12 @@ class Connection(Protocol):
             if exchange is not None and exchange.answered and not exchange.stream:
                 exchange.progress_s = self._upstream.seconds()
 
+    def handshakeCompleted(self) -> None:  # noqa: N802  # called by Twisted
+        """See `IHandshakeListener`: the certificate was verified."""
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.callback(self)
+
     def readConnectionLost(self) -> None:
         """Take the server's end of its half."""
         if self._guest is None:
@@ -492,6 +310,9 @@ class Connection(Protocol):
             self._lost = True
             self._upstream.closed(self)
         self._socket = None
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.errback(reason)
 
     def _ended(self, reason: BaseException | None) -> None:
         """Tell the exchange that the connection is over; it may have been complete by that."""

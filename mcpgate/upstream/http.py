@@ -33,7 +33,8 @@ from mcpgate.http.responses import ResponseHeads
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstream
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
-from mcpgate.upstream.connections import Connection, Exchange
+from mcpgate.upstream.connections import Connection
+from mcpgate.upstream.exchange import Exchange
 
 log = Logger()
 
@@ -258,7 +259,8 @@ class HTTPUpstream:
         pool = exchange.pool
         self._open[pool] = self._open.get(pool, 0) + 1
         factory = Factory.forProtocol(lambda: Connection(self, pool, self._heads))
-        connecting = self._make_endpoint().connect(factory)
+        connecting: Deferred[Any] = self._make_endpoint().connect(factory)
+        connecting.addCallback(lambda connection: connection.ready())
         connecting.addTimeout(self._limits.connect_s, self._clock)
         self._connecting[exchange] = connecting
         connecting.addCallbacks(

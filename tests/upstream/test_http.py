@@ -32,7 +32,8 @@ from mcpgate.http.responses import ResponseHeads
 from mcpgate.interfaces import IHTTPUpstream, IUpstream, IUpstreamCall
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.connections import Connection, Exchange
+from mcpgate.upstream.connections import Connection
+from mcpgate.upstream.exchange import Exchange
 from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, encode_head, plain_endpoint, remote
 from tests.upstream.receivers import RecordingReceiver
 
