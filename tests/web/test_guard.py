@@ -43,7 +43,7 @@ class HostTests(SynchronousTestCase):
         ):
             self.assertTrue(self.passes(guard, host), host)
             self.assertTrue(self.passes(guard, host), host)
-        for host in (
+        for foreign in (
             b"evil.example",
             b"w.example.org",
             b"a.b.w.example.org",
@@ -51,7 +51,7 @@ class HostTests(SynchronousTestCase):
             b"",
             None,
         ):
-            self.assertFalse(self.passes(guard, host), host)
+            self.assertFalse(self.passes(guard, foreign), foreign)
 
     def test_every_address(self) -> None:
         """A gate that listens on every address is reached by any of them, by no strange name."""
