@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.tcp import Server
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from mcpgate.interfaces import IInbound
 from mcpgate.web.bounds import Bounds
@@ -318,6 +322,75 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertEqual(answers(self.end.value())[0][0], 200)
         self.door.pass_time(1)
         self.assertNotEqual(self.end.ended, "")
+
+
+class Socketlike(Server):
+    """
+    A TCP transport of Twisted whose kernel takes only so much.
+
+    :ivar takes: what the kernel says to each attempt: bytes taken, or an error.
+    """
+
+    def __init__(self, *takes: int | ConnectionLost) -> None:
+        # No socket: only what the connection looks at.
+        self.dataBuffer = b""
+        self._tempDataBuffer: list[bytes] = []
+        self.takes = list(takes)
+        self.sent = b""
+
+    @override
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        take = self.takes.pop(0)
+        if isinstance(take, int):
+            take = min(take, len(data))
+            self.sent += data[:take]
+        return take
+
+    @override
+    def write(self, data: bytes) -> None:
+        self._tempDataBuffer.append(data)
+
+    @override
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Nothing is produced."""
+
+    @override
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 40000)
+
+
+class DirectTests(SynchronousTestCase):
+    """Whole answers go straight to the kernel, if nothing is before them."""
+
+    def answer(self, *takes: int | ConnectionLost, requests: int = 1) -> Socketlike:
+        """Answer requests on such a transport."""
+        door = Door(dispatch=ok)
+        transport = Socketlike(*takes)
+        protocol = door.factory.buildProtocol(transport.getPeer())
+        assert protocol is not None
+        protocol.makeConnection(transport)
+        protocol.dataReceived(head() * requests)
+        return transport
+
+    def test_all(self) -> None:
+        """When the kernel takes all, nothing is left for the reactor."""
+        transport = self.answer(1000)
+        self.assertEqual(answers(transport.sent)[0][0], 200)
+        self.assertEqual(transport._tempDataBuffer, [])
+
+    def test_part(self) -> None:
+        """When it takes a part, the rest waits in the transport, and what follows behind it."""
+        transport = self.answer(10, requests=2)
+        self.assertEqual(len(transport.sent), 10)
+        said = answers(transport.sent + b"".join(transport._tempDataBuffer))
+        self.assertEqual([status for status, _, _ in said], [200, 200])
+
+    def test_nothing(self) -> None:
+        """When it takes nothing, or the connection is lost, the transport gets it all."""
+        for take in (0, ConnectionLost()):
+            transport = self.answer(take)
+            self.assertEqual(transport.sent, b"")
+            self.assertEqual(answers(b"".join(transport._tempDataBuffer))[0][0], 200)
 
 
 class HalfCloseTests(SynchronousTestCase):
