@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from twisted.application.service import IService
 from twisted.python.usage import Options as BaseOptions
 from typing_extensions import override
 
-from mcpgate.config.ini import read_config
+from mcpgate.config.load import read_config
 from mcpgate.config.model import Config
 from mcpgate.config.problems import ConfigError
+from mcpgate.service import Gateway, GatewayError, make_gateway
 
 
 class Options(BaseOptions):
@@ -26,7 +28,7 @@ class Options(BaseOptions):
 
     synopsis = "[--config gate.ini]"
     longdesc = "Runs the gate: one TLS endpoint, MCP servers of their own for every user."
-    optParameters = [
+    optParameters = [  # noqa: N815 - the name twistd looks for
         ["config", "c", "gate.ini", "The configuration file."],
     ]
 
@@ -38,19 +40,33 @@ class Options(BaseOptions):
         try:
             self.gate_config = read_config(Path(self["config"]), os.environ)
         except ConfigError as error:
-            _refuse(str(error))
+            _end(str(error), 2)
 
 
-def _refuse(text: str) -> NoReturn:
+def _end(text: str, status: int) -> NoReturn:
     sys.stderr.write(text.rstrip("\n") + "\n")
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> Gateway:
     """Make the service twistd runs; called by the plugin."""
     from twisted.internet import reactor  # noqa: PLC0415, TID251 - twistd has chosen one by now
 
-    from mcpgate.service import make_gateway  # noqa: PLC0415 - rooms that import the reactor
-
     running: Any = reactor
-    return make_gateway(running, options.gate_config, signals=True)
+    # Twisted's reactors count time by the wall clock; a clock put back must not stop timers (R60).
+    running.seconds = time.monotonic
+    try:
+        gateway = make_gateway(running, options.gate_config, standalone=True)
+    except GatewayError as error:
+        _end(f"mcpgate can not start: {error}", 1)
+    running.callWhenRunning(take_signals, running, gateway)
+    return gateway
+
+
+def take_signals(reactor: Any, gateway: Gateway) -> None:
+    """Have SIGHUP read keys and certificates again; SIGTERM and SIGINT are the reactor's."""
+
+    def reload(_number: int, _frame: object) -> None:
+        reactor.callFromThread(gateway.reload)
+
+    signal.signal(signal.SIGHUP, reload)

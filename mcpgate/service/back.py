@@ -2,16 +2,74 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
 from mcpgate.interfaces import IInstance, IUpstream
 from mcpgate.model import Isolation, ServerSpec, Transport
+from mcpgate.runtime.plan import Limits
+from mcpgate.runtime.pool import InstancePool
+from mcpgate.runtime.process import ProcessRuntime
+from mcpgate.runtime.readiness import ReadinessProbe
 from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
 from mcpgate.upstream.stdio import StdioUpstream
+
+# Each step of stopping takes a server's grace; there are three.
+STOP_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Back:
+    """The pool and what makes its instances exist."""
+
+    pool: InstancePool
+    processes: ProcessRuntime
+
+    @deferred
+    async def start(self) -> None:
+        """See what an earlier life left behind."""
+        await self.processes.adopt()
+
+    @deferred
+    async def stop(self) -> None:
+        """Stop every server."""
+        await self.pool.stop_all(STOP_S)
+        await self.processes.shutdown()
+
+
+def make_back(
+    reactor: Any,
+    config: Config,
+    *,
+    wheel: DeadlineWheel,
+    meters: Meters,
+    wall: Callable[[], float],
+) -> Back:
+    """Put runtimes, pool and upstreams together."""
+    gate = config.gate
+    processes = ProcessRuntime(reactor, state_dir=str(gate.state_dir), meters=meters)
+    pool = InstancePool(
+        reactor,
+        runtimes={"process": processes},
+        connect=make_connect(reactor, wheel, meters),
+        probe=ReadinessProbe(reactor),
+        make_id=lambda: secrets.token_hex(8),
+        meters=meters,
+        wall=wall,
+        luck=random.random,
+        limits=Limits(max_running=gate.max_running, memory_bytes=gate.memory_budget_bytes),
+        start_parallel=gate.start_parallel,
+        start_queue=gate.start_queue,
+    )
+    return Back(pool=pool, processes=processes)
 
 
 def make_connect(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
@@ -28,6 +27,9 @@ from mcpgate.web.handshake import TLSFactory
 from mcpgate.web.listeners import Bound, Kind, Listeners, parse_listen
 from mcpgate.web.redirect import Redirect
 from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore, Source
+
+if TYPE_CHECKING:
+    from mcpgate.web.http2 import HTTP2Factory
 
 log = Logger()
 
@@ -88,10 +90,9 @@ class Front:
         self._meters = meters
         self._guard = guard
         self._listeners: list[Listeners] = []
-        self._fronts: list[FrontFactory] = []
+        self._fronts: list[FrontFactory | HTTP2Factory] = []
         bounds = bounds_of(gate)
-        self._make_front = partial(
-            FrontFactory,
+        self._shared: dict[str, Any] = dict(
             clock=reactor,
             wheel=wheel,
             bounds=bounds,
@@ -131,7 +132,7 @@ class Front:
         if kind is Kind.REDIRECT:
             dispatch = Redirect(guard=self._guard, https_port=self._https_port)
         secure = kind is Kind.TLS
-        front = self._make_front(dispatch=dispatch, secure=secure, proxied=proxied)
+        front = FrontFactory(dispatch=dispatch, secure=secure, proxied=proxied, **self._shared)
         self._fronts.append(front)
         if not secure:
             return front
@@ -140,8 +141,9 @@ class Front:
         if self._config.gate.http2:
             from mcpgate.web.http2 import HTTP2Factory  # noqa: PLC0415 - needs the extra http2
 
-            h2_front = self._make_front(dispatch=dispatch, secure=True)
-            protocols[HTTP2] = HTTP2Factory(h2_front)
+            h2_front = HTTP2Factory(dispatch=dispatch, **self._shared)
+            self._fronts.append(h2_front)
+            protocols[HTTP2] = h2_front
         return TLSFactory(
             self.store,
             protocols,

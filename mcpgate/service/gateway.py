@@ -21,19 +21,19 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from mcpgate.config.model import Config
-from mcpgate.gate.access.digest import KeyDigest, load_secret
+from mcpgate.gate.access.digest import KeyDigest, SecretFileError, load_secret
+from mcpgate.gate.access.keyfile import KeyFileError
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
 from mcpgate.model import Principal, ServerSpec, Transport
-from mcpgate.runtime.pool import InstancePool
 from mcpgate.service.access import Access, make_access
-from mcpgate.service.back import make_pool
+from mcpgate.service.back import Back, make_back
 from mcpgate.service.front import Front
-from mcpgate.service.logs import Logs, make_logs
+from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.pages import Pages
 from mcpgate.service.stage import Stage
-from mcpgate.service.state_dir import StateDir
+from mcpgate.service.state_dir import StateDir, StateDirError
 from mcpgate.stores.sqlite import OneThread, SQLiteStore
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
@@ -42,6 +42,8 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.staged import StagedService
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.admin_access import PasswordError
+from mcpgate.web.certificates import CertificateError
 from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.guard import Guard
@@ -59,6 +61,21 @@ REFRESH_S = 2.0
 STOP_MARGIN_S = 30.0
 
 
+class GatewayError(Exception):
+    """The gate can not be made; the text says why and what to do."""
+
+
+# What making the rooms may fail with: each text names a file or setting and the remedy.
+_REFUSALS = (
+    CertificateError,
+    KeyFileError,
+    PasswordError,
+    SecretFileError,
+    StateDirError,
+    OSError,
+)
+
+
 class Gateway(StagedService):
     """
     A gate as a Twisted service.
@@ -73,7 +90,7 @@ class Gateway(StagedService):
         super().__init__(reactor, config.gate.drain_s + STOP_MARGIN_S)
         self.setName("mcpgate")
         self.config = config
-        self.failed: Failure | None = None
+        self.clock = reactor
         self._reactor = reactor
         self._logs = logs
         self._ready = False
@@ -109,7 +126,8 @@ class Gateway(StagedService):
             per_principal=gate.sessions_per_key,
             total=gate.sessions_total,
         )
-        self.pool: InstancePool = make_pool(reactor, config, wheel, meters)
+        self.back: Back = make_back(reactor, config, wheel=wheel, meters=meters, wall=time.time)
+        self.pool = self.back.pool
         self.guard = Guard(
             allowed_hosts=gate.allowed_hosts,
             allowed_origins=gate.allowed_origins,
@@ -117,31 +135,29 @@ class Gateway(StagedService):
             public_url=gate.public_url,
             key_fields=("X-API-Key", *config.auth.headers),
         )
+        make_id = _request_ids()
         self.front = Front(
             reactor,
             config,
             wheel=wheel,
             meters=meters,
             guard=self.guard,
-            make_request_id=_request_ids(),
-            record=self._recorder(),
+            make_request_id=make_id,
+            record=self._counted(self._logs.record if self._logs is not None else ignore),
             wall=time.time,
         )
-        self.pages = Pages(self)
+        self.pages = Pages(self, make_id)
         self.dispatcher = self._make_dispatcher()
         self._add_stages()
 
-    def _recorder(self) -> Callable[[AccessEntry], None]:
-        count = self.meters.answered
-        if self._logs is None:
-            return count
-        write = self._logs.record
+    def _counted(self, record: Callable[[AccessEntry], None]) -> Callable[[AccessEntry], None]:
+        answered = self.meters.answered
 
-        def record(entry: AccessEntry) -> None:
-            count(entry)
-            write(entry)
+        def count(entry: AccessEntry) -> None:
+            answered(str(entry.notes.get("server", "-")), entry.status, entry.duration_s)
+            record(entry)
 
-        return record
+        return count
 
     def _make_dispatcher(self) -> Dispatcher:
         config, wheel, gate = self.config, self.wheel, self.access.gate
@@ -204,11 +220,11 @@ class Gateway(StagedService):
             Stage("deadlines", stop=self.wheel.stop),
             Stage("keys", stop=self.access.close),
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
-            Stage("instances", start=self.pool.start, stop=self.pool.shutdown),
+            Stage("instances", start=self.back.start, stop=self.back.stop),
             StallProbe(reactor, self.meters),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
             Ticker(reactor, REFRESH_S, refresh, name="refresh"),
-            Stage("control socket", start=self.pages.open_control, stop=self.pages.close_control),
+            self.pages.control,
             Stage("drain", stop=self._drain),
             self.front.serve(config.gate.listen, self.dispatcher),
         ]
@@ -241,7 +257,7 @@ class Gateway(StagedService):
     def _give_up(self, failure: Failure) -> None:
         """End the program: a gate that can not start must not look as if it did."""
         log.critical("The gate can not start: {why}", why=failure.getErrorMessage())
-        self.failed = failure
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
 
     def _up(self) -> None:
@@ -322,14 +338,14 @@ def make_gateway(reactor: Any, config: Config, *, standalone: bool = False) -> G
     """
     Make a gate.
 
-    Nothing is bound or started before its ``startService``.
+    Nothing is bound or started before its ``startService``, which answers a Deferred.
 
     :param standalone: the gate is the whole program: it writes the log ``[log]`` asks for, takes
         SIGHUP, and ends the program when it can not start.
-    :raises StateDirError: the state directory can not be used.
-    :raises KeyFileError: a key file can not be used.
-    :raises CertificateError: a certificate can not be used.
+    :raises GatewayError: a file or directory it needs can not be used.
     """
     logs = make_logs(reactor, time.time, config) if standalone else None
-    gateway = Gateway(reactor, config, logs)
-    return gateway
+    try:
+        return Gateway(reactor, config, logs)
+    except _REFUSALS as error:
+        raise GatewayError(str(error)) from error

@@ -53,7 +53,7 @@ def make_logs(clock: IReactorTime, wall: Callable[[], float], config: Config) ->
     observer = LineObserver(
         spool, LineFormat(redactor, section.format), EventLimit(clock), section.level
     )
-    record: Callable[[AccessEntry], None] = _ignore
+    record: Callable[[AccessEntry], None] = ignore
     flush: Callable[[], None] = _nothing
     if section.access != "off":
         access_spool = spool
@@ -74,7 +74,7 @@ def make_logs(clock: IReactorTime, wall: Callable[[], float], config: Config) ->
     )
 
 
-def _ignore(entry: AccessEntry) -> None:
+def ignore(entry: AccessEntry) -> None:
     """No access log is wanted."""
 
 

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred, gatherResults, succeed
+
+from mcpgate._version import __version__
 from mcpgate.config.model import AdminSection
-from mcpgate.model import Secret
-from mcpgate.web.admin import AdminUsers
+from mcpgate.errors import GateError
+from mcpgate.gate.access.lockout import Lockout
+from mcpgate.interfaces import IInbound
+from mcpgate.model import InstanceState, Secret
+from mcpgate.runtime.pool import Report
+from mcpgate.telemetry.metrics import GateCollector, Metrics
+from mcpgate.telemetry.views import CertificateView, InstanceView
+from mcpgate.web.admin import AdminView, ProcessView
+from mcpgate.web.admin_access import AdminAccess, AdminUsers
+from mcpgate.web.control import ControlService, ControlTree, ControlView
+from mcpgate.web.klein_channel import ResourceServer
+from mcpgate.web.open_files import count_open_files
+from mcpgate.web.refusal import refuse
+from mcpgate.web.tree import GateTree
 
 if TYPE_CHECKING:
-    pass
+    from mcpgate.service.gateway import Gateway
 
-ADMIN_PAGES = (b"/stats", b"/metrics")
 USERS_FILE_BYTES = 1 << 20
 
 
@@ -29,3 +46,164 @@ def admin_users(admin: AdminSection) -> AdminUsers:
             return AdminUsers.parse(file.read(USERS_FILE_BYTES), pepper)
     password: Secret | str | None = admin.password or admin.password_hash
     return AdminUsers({admin.user: password} if admin.user and password else {}, pepper)
+
+
+class Pages:
+    """
+    What a gate shows of itself.
+
+    :ivar control: the control socket, to be started with the rest.
+    """
+
+    def __init__(self, gateway: Gateway, make_id: Callable[[], str]) -> None:
+        self._gateway = gateway
+        config = gateway.config
+        admin = config.admin
+        lockout = Lockout(gateway.clock, gateway.meters)
+        collector = GateCollector(
+            gateway.meters,
+            version=__version__,
+            servers=lambda: [spec.name for spec in config.servers],
+            instances=self.instances,
+            sessions=gateway.sessions.count_by_server,
+            certificates=self.certificates,
+        )
+        view = AdminView(
+            version=__version__,
+            started_at=gateway.started_at,
+            wall=time.time,
+            meters=gateway.meters,
+            unready=gateway.not_ready,
+            instances=self.instances,
+            sessions=gateway.sessions.views,
+            session_counts=gateway.sessions.count_by_server,
+            certificates=self.certificates,
+            process=own_process,
+            metrics=Metrics(collector).render,
+        )
+        users = admin_users(admin)
+
+        def server_of(shown: bool) -> ResourceServer:
+            access = AdminAccess(
+                users=users,
+                allow=admin.allow,
+                enabled=shown and admin.stats,
+                held_back=lambda address: _held_back(lockout, address),
+                wrong=lockout.failed,
+            )
+            tree = GateTree(view, access, make_id=make_id, realm=config.auth.realm)
+            return ResourceServer(tree.resource(), clock=gateway.clock)
+
+        # With listeners of their own, statistics are not on the public ones.
+        self._public = server_of(not admin.listen)
+        self._private = server_of(True)
+        control = ControlTree(
+            ControlView(
+                version=__version__,
+                started_at=gateway.started_at,
+                wall=time.time,
+                instances=self.instances,
+                sessions=gateway.sessions.views,
+                logs=self.logs,
+                stop=self.stop,
+                reload=self.reload,
+            ),
+            make_id=make_id,
+        )
+        self.control = ControlService(gateway.clock, config.gate.state_dir, control.resource())
+
+    def show_public(self, inbound: IInbound) -> None:
+        """Answer a request on the listeners for everybody that belongs to no server."""
+        self._public.serve(inbound)
+
+    def show_admin(self, inbound: IInbound) -> None:
+        """Answer a request on the listeners of ``[admin]``."""
+        try:
+            if not self._gateway.guard.check(inbound):
+                self._private.serve(inbound)
+        except GateError as error:
+            refuse(inbound, error)
+
+    # --- What there is to see -------------------------------------------------------------------
+
+    def instances(self) -> list[InstanceView]:
+        """Describe every instance known."""
+        now = time.time()
+        return [_view(report, now) for report in self._gateway.pool.instances()]
+
+    def certificates(self) -> Sequence[CertificateView]:
+        """Describe the certificates served."""
+        store = self._gateway.front.store
+        if store is None:
+            return ()
+        return [
+            CertificateView(name=c.names[0] if c.names else "-", expires_at=c.not_after.timestamp())
+            for c in store.certificates
+        ]
+
+    def logs(self, server: str, owner: str) -> Mapping[str, Sequence[str]] | None:
+        """See `ControlView.logs`."""
+        if self._gateway.config.server(server) is None:
+            return None
+        pool = self._gateway.pool
+        return {
+            report.key.owner.label: pool.logs(report.key) for report in self._chosen(server, owner)
+        }
+
+    def stop(self, server: str, owner: str) -> Deferred[list[str]] | None:
+        """See `ControlView.stop`."""
+        if self._gateway.config.server(server) is None:
+            return None
+        alive = (InstanceState.RUNNING, InstanceState.STARTING)
+        chosen = [report for report in self._chosen(server, owner) if report.state in alive]
+        labels = [report.key.owner.label for report in chosen]
+        stopping = gatherResults([self._gateway.pool.stop(report.key) for report in chosen])
+        return stopping.addCallback(lambda _: labels)
+
+    def reload(self) -> Deferred[list[str]]:
+        """See `ControlView.reload`."""
+        self._gateway.reload()
+        return succeed(["keys and certificates were read again"])
+
+    def _chosen(self, server: str, owner: str) -> list[Report]:
+        return [
+            report
+            for report in self._gateway.pool.instances()
+            if report.key.server == server and owner in ("", report.key.owner.label)
+        ]
+
+
+def _view(report: Report, now: float) -> InstanceView:
+    running = report.state is InstanceState.RUNNING
+    return InstanceView(
+        server=report.key.server,
+        owner=report.key.owner.label,
+        state=report.state.value,
+        instance_id=report.instance_id,
+        uptime_s=now - report.since_at if running else None,
+        idle_s=now - report.last_use_at,
+        calls=report.leases,
+        starts=report.starts,
+        memory_bytes=report.usage.memory_bytes,
+        cpu_s=report.usage.cpu_s,
+        processes=report.usage.processes,
+    )
+
+
+def _held_back(lockout: Lockout, address: str) -> float:
+    try:
+        lockout.check(address)
+    except GateError as error:
+        return error.retry_after_s or 1.0
+    return 0.0
+
+
+def own_process() -> ProcessView:
+    """Tell what the gate's own process uses."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    used = os.times()
+    return ProcessView(
+        memory_bytes=int(pages) * os.sysconf("SC_PAGE_SIZE"),
+        cpu_s=used.user + used.system,
+        open_files=count_open_files(),
+    )
