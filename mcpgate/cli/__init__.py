@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "demo",
     "keys",
     "logs",
+    "password",
     "ps",
     "reference",
     "sessions",

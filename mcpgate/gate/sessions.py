@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
 from mcpgate.errors import Internal, Overloaded, TooLarge
 from mcpgate.interfaces import ISessionStore
 from mcpgate.model import KIB, Principal, SessionKey, SessionRecord
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 log = Logger()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from copy import copy
 
-from mcpgate.interfaces import ISessionStore
-from mcpgate.model import SessionKey, SessionRecord
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
+
+from mcpgate.interfaces import ISessionStore
+from mcpgate.model import SessionKey, SessionRecord
 
 
 @implementer(ISessionStore)

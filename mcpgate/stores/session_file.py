@@ -14,8 +14,9 @@ from json import dumps, loads
 from pathlib import Path
 from typing import Final
 
-from mcpgate.model import Principal, SessionKey, SessionRecord
 from twisted.logger import Logger
+
+from mcpgate.model import Principal, SessionKey, SessionRecord
 
 log = Logger()
 

@@ -15,15 +15,16 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Protocol, TypeVar
 
-from mcpgate.interfaces import ISessionStore
-from mcpgate.model import SessionKey, SessionRecord
-from mcpgate.stores.session_file import Row, SessionFile, is_damage, row_of
-from mcpgate.timing.deferreds import deferred
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from mcpgate.interfaces import ISessionStore
+from mcpgate.model import SessionKey, SessionRecord
+from mcpgate.stores.session_file import Row, SessionFile, is_damage, row_of
+from mcpgate.timing.deferreds import deferred
 
 log = Logger()
 

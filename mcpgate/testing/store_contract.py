@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mcpgate.interfaces import ISessionStore
-from mcpgate.model import Principal, SessionKey, SessionRecord
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
+
+from mcpgate.interfaces import ISessionStore
+from mcpgate.model import Principal, SessionKey, SessionRecord
 
 if TYPE_CHECKING:
     _Base = TestCase

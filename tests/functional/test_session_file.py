@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcpgate.stores.sqlite import OneThread, SQLiteStore
-from mcpgate.testing.store_contract import DurableStoreContract, make_record
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
+
+from mcpgate.stores.sqlite import OneThread, SQLiteStore
+from mcpgate.testing.store_contract import DurableStoreContract, make_record
 
 
 class SQLiteStoreOnThreadTests(DurableStoreContract, TestCase):

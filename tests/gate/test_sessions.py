@@ -7,14 +7,15 @@ from itertools import count
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
 from mcpgate.errors import Internal, Overloaded, TooLarge
 from mcpgate.gate.sessions import PARAMS_LIMIT_BYTES, PERSIST_S, Session, SessionTable
 from mcpgate.model import Principal
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.testing.store_contract import make_record
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 ADA = Principal("keys", "ada", "a" * 32)
 BOB = Principal("keys", "bob", "b" * 32)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from twisted.trial.unittest import TestCase
+
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.testing.store_contract import SessionStoreContract
-from twisted.trial.unittest import TestCase
 
 
 class MemoryStoreTests(SessionStoreContract, TestCase):

@@ -7,16 +7,16 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from mcpgate.model import Principal, SessionKey
-from mcpgate.stores.session_file import SCHEMA_VERSION, Row, SessionFile, record_of, row_of
-from mcpgate.stores.sqlite import BATCH_S, CLOSE_S, RETRY_S, OneThread, SQLiteStore
-from mcpgate.testing.store_contract import DurableStoreContract, make_record
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mcpgate.model import Principal, SessionKey
+from mcpgate.stores.session_file import SCHEMA_VERSION, Row, SessionFile, record_of, row_of
+from mcpgate.stores.sqlite import BATCH_S, CLOSE_S, RETRY_S, OneThread, SQLiteStore
+from mcpgate.testing.store_contract import DurableStoreContract, make_record
 from tests.stores.blocking import ImmediateThread
 
 
