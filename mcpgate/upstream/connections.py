@@ -2,9 +2,8 @@
 One connection to an HTTP server.
 
 A warm request is callbacks only: one write, no Deferred.  Small requests on plain sockets are
-handed to the kernel at once, because the reactor's way (note the socket as writable, ask epoll,
-write) costs more than the request itself, and because an error from the kernel is proof that
-nothing reached the server (R35).
+handed to the kernel at once: an error from it is proof that nothing reached the server (R35), and
+the reactor's way (watch the socket, be told it is writable, write, unwatch) takes a turn longer.
 """
 
 from __future__ import annotations

@@ -7,14 +7,18 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    ISSLTransport,
+    IStreamClientEndpoint,
+    ISystemHandle,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from mcpgate.errors import (
@@ -44,6 +48,9 @@ class Wire(StringTransport):
     """A transport that tells how it was closed."""
 
     aborted = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802  # Twisted's name
+        """See `ITCPTransport`."""
 
     @override
     def abortConnection(self) -> None:
@@ -574,6 +581,155 @@ class UpgradeTests(HTTPUpstreamTestCase):
         _, wire, connection = self.upgraded()
         connection.readConnectionLost()
         self.assertTrue(wire.disconnecting)
+
+
+class Socket:
+    """A kernel socket: takes ``room`` bytes a call; ``waiting`` is what can be read."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+        self.room = 10**6
+        self.error: OSError | None = None
+        self.waiting: bytes | OSError = BlockingIOError()
+
+    def send(self, data: bytes) -> int:
+        """Take some."""
+        if self.error is not None:
+            raise self.error
+        self.taken += data[: self.room]
+        return min(self.room, len(data))
+
+    def recv(self, size: int, flags: int) -> bytes:
+        """Peek."""
+        if isinstance(self.waiting, OSError):
+            raise self.waiting
+        return self.waiting[:size]
+
+
+@implementer(ISystemHandle)
+class SocketWire(Wire):
+    """A plain transport with a kernel socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket = Socket()
+
+    def getHandle(self) -> Socket:
+        """See `ISystemHandle`."""
+        return self.socket
+
+
+class KernelTests(HTTPUpstreamTestCase):
+    """Requests handed to the kernel at once."""
+
+    def accepted(self) -> SocketWire:
+        """Complete the oldest connection with a socket."""
+        factory, connecting = self.server.waiting.pop(0)
+        protocol: Any = factory.buildProtocol(None)
+        wire = SocketWire()
+        protocol.makeConnection(wire)
+        self.server.protocols.append(protocol)
+        connecting.callback(protocol)
+        return wire
+
+    def test_at_once(self) -> None:
+        """A request the kernel takes whole never waits for the reactor."""
+        self.get()
+        wire = self.accepted()
+        self.assertIn(b"GET", wire.socket.taken)
+        self.assertEqual(wire.value(), b"")
+
+    def test_partly(self) -> None:
+        """What the kernel does not take follows by the reactor, in order, as does all later."""
+        _, receiver = self.get(method="POST", body=b"x" * 50)
+        factory_wire = SocketWire()
+        factory_wire.socket.room = 7
+        factory, connecting = self.server.waiting.pop(0)
+        protocol: Any = factory.buildProtocol(None)
+        protocol.makeConnection(factory_wire)
+        connecting.callback(protocol)
+        whole = factory_wire.socket.taken + factory_wire.value()
+        self.assertEqual(len(factory_wire.socket.taken), 7)
+        self.assertTrue(whole.startswith(b"POST") and whole.endswith(b"x" * 50))
+        protocol.dataReceived(OK)
+        self.assertEqual(receiver.body, b"ok")
+        factory_wire.clear()
+        self.get()
+        self.assertTrue(factory_wire.value().startswith(b"GET"))
+
+    def test_full(self) -> None:
+        """A kernel that takes nothing now gets all by the reactor."""
+        self.get()
+        wire = self.accepted()
+        self.server.protocols[-1].dataReceived(OK)
+        wire.socket.error = BlockingIOError()
+        self.get(method="POST", body=b"x")
+        self.assertTrue(wire.value().startswith(b"POST"))
+
+    def test_dead(self) -> None:
+        """Where the kernel refuses, nothing was sent: even a call goes to another connection."""
+        self.get()
+        wire = self.accepted()
+        self.server.protocols[-1].dataReceived(OK)
+        wire.socket.error = BrokenPipeError()
+        _, receiver = self.get(method="POST", body=b"x")
+        self.assertTrue(wire.aborted)
+        second = self.accepted()
+        self.assertIn(b"POST", second.socket.taken)
+        self.server.protocols[-1].dataReceived(OK)
+        self.assertEqual(receiver.body, b"ok")
+
+    def test_dead_at_once(self) -> None:
+        """A new connection that is dead already is no server."""
+        _, receiver = self.get(method="POST", body=b"x")
+        wire = SocketWire()
+        wire.socket.error = ConnectionResetError()
+        factory, connecting = self.server.waiting.pop(0)
+        protocol: Any = factory.buildProtocol(None)
+        protocol.makeConnection(wire)
+        connecting.callback(protocol)
+        self.failed(receiver, BackendUnavailable, False)
+
+    def test_stale(self) -> None:
+        """A kept connection with an end, an error or unasked bytes waiting is not used."""
+        for waiting in (b"", b"x", ConnectionResetError()):
+            self.get()
+            wire = self.accepted()
+            self.server.protocols[-1].dataReceived(OK)
+            wire.socket.waiting = waiting
+            self.get(method="POST", body=b"x")
+            self.assertTrue(wire.aborted)
+            self.assertNotIn(b"POST", wire.socket.taken)
+            self.accepted()
+
+    def test_late_handshake(self) -> None:
+        """A TLS connection carries nothing before the server proved who it is."""
+        _, receiver = self.get()
+        for end in (True, False):
+            factory, connecting = self.server.waiting.pop(0)
+            protocol: Any = factory.buildProtocol(None)
+            wire = Wire()
+            directlyProvides(wire, ISSLTransport)
+            protocol.makeConnection(wire)
+            connecting.callback(protocol)
+            self.assertEqual(wire.value(), b"")
+            if end:
+                protocol.connectionLost(Failure(ConnectionLost()))
+                self.failed(receiver, BackendUnavailable, False)
+                self.get()
+            else:
+                protocol.handshakeCompleted()
+                protocol.handshakeCompleted()
+                self.assertIn(b"GET", wire.value())
+        call, _ = self.get()
+        factory, connecting = self.server.waiting.pop(0)
+        protocol = factory.buildProtocol(None)
+        wire = Wire()
+        directlyProvides(wire, ISSLTransport)
+        protocol.makeConnection(wire)
+        connecting.callback(protocol)
+        call.abort()
+        self.assertTrue(wire.aborted)
 
 
 class RemoteTests(SynchronousTestCase):
