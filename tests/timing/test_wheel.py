@@ -1,0 +1,62 @@
+"""Tests for `mcpgate.timing.wheel`."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.timing.wheel import DeadlineWheel
+
+
+class DeadlineWheelTests(SynchronousTestCase):
+    """Many deadlines on one timer."""
+
+    def setUp(self) -> None:
+        """Make a wheel."""
+        self.clock = Clock()
+        self.wheel = DeadlineWheel(self.clock, 0.5)
+        self.calls: list[float] = []
+
+    def note(self) -> None:
+        """Be a deadline's call."""
+        self.calls.append(self.clock.seconds())
+
+    def test_in_time(self) -> None:
+        """A call comes at its time or up to a tick later; a cancelled one never."""
+        self.wheel.arm(2.0, self.note)
+        cancelled = self.wheel.arm(1.0, self.note)
+        cancelled.cancel()
+        cancelled.cancel()
+        self.clock.pump([0.5] * 10)
+        self.assertEqual(len(self.calls), 1)
+        self.assertTrue(2.0 <= self.calls[0] <= 2.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_armed_in_turn(self) -> None:
+        """A call that arms the next deadline does not add a timer to the one there is."""
+
+        def again() -> None:
+            self.note()
+            self.wheel.arm(1.0, again)
+
+        self.wheel.arm(1.0, again)
+        self.wheel.arm(1.0, again)
+        for _ in range(20):
+            self.clock.advance(0.5)
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertGreater(len(self.calls), 8)
+        self.wheel.stop()
+        self.wheel.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_failing_call(self) -> None:
+        """A call that fails is logged, the others are made."""
+
+        def bug() -> None:
+            raise RuntimeError
+
+        self.wheel.arm(1.0, bug)
+        self.wheel.arm(1.0, self.note)
+        self.clock.pump([0.5] * 4)
+        self.assertEqual(len(self.calls), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
