@@ -90,8 +90,7 @@ class AccessLog:
         if self._memo_version != self._redactor.version or len(self._memo) > MEMO_ENTRIES:
             self._memo_version = self._redactor.version
             self._memo.clear()
-        for at, entry in entries:
-            self._spool.put(self._line(at, entry))
+        self._spool.put_all([self._line(at, entry) for at, entry in entries])
 
     def _shown(self, text: str) -> str:
         # Peers, paths and names repeat; redacting and escaping them each time would be felt.
@@ -100,17 +99,29 @@ class AccessLog:
             shown = self._memo[text] = self._format.shown(text)
         return shown
 
+    def _own(self, request_id: str) -> str:
+        # Made by the gate: it holds no secret, and is different each time.
+        if len(request_id) <= 64 and request_id.isascii() and request_id.isprintable():
+            return request_id
+        return self._format.shown(request_id)
+
     def _notes(self, entry: AccessEntry) -> dict[str, Scalar]:
         return {
-            self._shown(name): self._shown(value)
+            (name if name in _PLAIN_NOTES else self._shown(name)): self._shown(value)
             if isinstance(value, str) and name in _PLAIN_NOTES
             else self._format.value(name, value)
             for name, value in entry.notes.items()
         }
 
+    def _time(self, at: float) -> str:
+        second = int(at)
+        if self._second[0] != second:
+            self._second = (second, timestamp(second)[:-4])
+        return f"{self._second[1]}{int(at * 1000) % 1000:03}Z"
+
     def _json_line(self, at: float, entry: AccessEntry) -> bytes:
         told: dict[str, Scalar] = {
-            "time": timestamp(at),
+            "time": self._time(at),
             "level": "info",
             "logger": "access",
             "peer": self._shown(entry.peer),
@@ -121,7 +132,7 @@ class AccessLog:
             "bytes_in": entry.bytes_in,
             "bytes_out": entry.bytes_out,
             "duration_s": round(entry.duration_s, 6),
-            "request_id": self._format.shown(entry.request_id),
+            "request_id": self._own(entry.request_id),
             "complete": entry.complete,
         }
         for name, value in self._notes(entry).items():
@@ -129,17 +140,14 @@ class AccessLog:
         return json.dumps(told, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
     def _text_line(self, at: float, entry: AccessEntry) -> bytes:
-        second = int(at)
-        if self._second[0] != second:
-            self._second = (second, timestamp(second).replace(".000Z", "Z"))
         notes = self._notes(entry)
         principal = notes.pop("principal", "-")
         more = "".join(f" {name}={_word(value)}" for name, value in notes.items())
         return (
-            f"{_word(self._shown(entry.peer) or '-')} - {_word(principal)} [{self._second[1]}] "
+            f"{_word(self._shown(entry.peer) or '-')} - {_word(principal)} [{self._time(at)}] "
             f'"{_quoted(self._shown(entry.method))} {_quoted(self._shown(entry.path))} '
             f'{_quoted(self._shown(entry.protocol))}" {entry.status or 499} {entry.bytes_out} '
-            f"{entry.duration_s:.4f} {_word(self._format.shown(entry.request_id) or '-')}"
+            f"{entry.duration_s:.4f} {_word(self._own(entry.request_id) or '-')}"
             f"{'' if entry.complete else ' incomplete'}{more}"
         ).encode("utf-8", "backslashreplace")
 

@@ -197,14 +197,18 @@ class Spool:
 
     def put(self, line: bytes, severity: int = 6) -> None:
         """Queue a line; from any thread, never blocking, never failing."""
+        self.put_all([line], severity)
+
+    def put_all(self, lines: list[bytes], severity: int = 6) -> None:
+        """Queue several lines, as `put` does."""
         with self._changed:
-            self._ring.append((severity, line))
-            self._bytes += len(line)
+            for line in lines:
+                self._ring.append((severity, line))
+                self._bytes += len(line)
             while self._bytes > self._limit_bytes:
                 self._bytes -= len(self._ring.popleft()[1])
                 self.dropped += 1
-            if len(self._ring) == 1:
-                self._changed.notify()
+            self._changed.notify()
 
     def reopen(self) -> None:
         """Have the file opened anew before the next line: SIGHUP after a rotation."""

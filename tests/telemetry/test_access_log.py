@@ -60,7 +60,7 @@ class AccessLogTests(SynchronousTestCase):
         """A text line reads like the combined format, with time, id and notes behind."""
         self.assertEqual(
             self.one(ENTRY),
-            '192.0.2.7 - aabbccdd [1970-01-12T13:46:40Z] "POST /files/mcp HTTP/1.1" 200 345 '
+            '192.0.2.7 - aabbccdd [1970-01-12T13:46:40.000Z] "POST /files/mcp HTTP/1.1" 200 345 '
             "0.0123 r-1 server=files",
         )
 
@@ -119,7 +119,7 @@ class AccessLogTests(SynchronousTestCase):
         self.now += 5
         access(ENTRY)
         lines = drained(self.spool, self.sink)
-        self.assertEqual([b":40Z]" in line for line in lines], [True, True, False])
+        self.assertEqual([b":40.000Z]" in line for line in lines], [True, True, False])
 
     def test_memory_of_paths_is_bounded(self) -> None:
         """Random paths do not fill the memory."""
