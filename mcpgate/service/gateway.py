@@ -278,6 +278,7 @@ class Gateway(StagedService):
 
     @deferred
     async def _close_store(self) -> None:
+        self.sessions.persist()
         await self.store.close()
         self._thread.stop()
 
@@ -293,6 +294,16 @@ class Gateway(StagedService):
         if self._logs is not None and self._logs.degraded():
             reasons.append(self._logs.degraded())
         return reasons
+
+    def gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
+        """Give further readings for ``/metrics``."""
+        readings: dict[str, tuple[str, Callable[[], float]]] = {
+            "starts_queued": ("Starts that wait for their turn.", lambda: self.pool.queued),
+            "sessions_unwritten": ("Sessions waiting to be written.", lambda: len(self.store)),
+        }
+        if self._logs is not None:
+            readings["log_lines_dropped"] = ("Log lines lost.", self._logs.dropped)
+        return readings
 
     @property
     def started_at(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogPublisher
@@ -13,7 +12,7 @@ from mcpgate.config.model import Config, LogSection
 from mcpgate.telemetry.access_log import AccessEntry, AccessLog
 from mcpgate.telemetry.logs import EventLimit, LineFormat, LineObserver, LogService
 from mcpgate.telemetry.redaction import Redactor
-from mcpgate.telemetry.spool import FileSink, Sink, Spool, StreamSink, SyslogSink
+from mcpgate.telemetry.spool import Spool, make_sink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +25,7 @@ class Logs:
     :ivar record: takes access entries.
     :ivar flush: writes the access entries that wait.
     :ivar degraded: why lines do not get out, or nothing.
+    :ivar dropped: lines lost since the start.
     """
 
     observer: LineObserver
@@ -34,21 +34,14 @@ class Logs:
     record: Callable[[AccessEntry], None]
     flush: Callable[[], None]
     degraded: Callable[[], str]
-
-
-def _sink(to: str) -> Sink:
-    if to == "stdout":
-        return StreamSink(1)
-    if to == "syslog":
-        return SyslogSink("/dev/log")
-    return FileSink(Path(to))
+    dropped: Callable[[], int]
 
 
 def make_logs(clock: IReactorTime, wall: Callable[[], float], config: Config) -> Logs:
     """Make the log; nothing is opened before the service starts."""
     section: LogSection = config.log
     redactor = Redactor(config.secrets)
-    spool = Spool(_sink(section.to))
+    spool = Spool(make_sink(section.to))
     spools = [spool]
     observer = LineObserver(
         spool, LineFormat(redactor, section.format), EventLimit(clock), section.level
@@ -58,7 +51,7 @@ def make_logs(clock: IReactorTime, wall: Callable[[], float], config: Config) ->
     if section.access != "off":
         access_spool = spool
         if section.access != "on":
-            access_spool = Spool(FileSink(Path(section.access)))
+            access_spool = Spool(make_sink(section.access))
             spools.append(access_spool)
         access = AccessLog(access_spool, redactor, wall=wall, kind=section.format)
         record, flush = access, access.flush
@@ -70,7 +63,8 @@ def make_logs(clock: IReactorTime, wall: Callable[[], float], config: Config) ->
         redactor=redactor,
         record=record,
         flush=flush,
-        degraded=lambda: spool.degraded,
+        degraded=lambda: next((one.degraded for one in spools if one.degraded), ""),
+        dropped=lambda: sum(one.dropped for one in spools),
     )
 
 

@@ -67,6 +67,7 @@ class Pages:
             instances=self.instances,
             sessions=gateway.sessions.count_by_server,
             certificates=self.certificates,
+            gauges=gateway.gauges(),
         )
         view = AdminView(
             version=__version__,

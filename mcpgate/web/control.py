@@ -233,6 +233,8 @@ class ControlService(Service):
             )
         site = Site(self._resource, timeout=60, reactor=self._reactor)
         site.noisy = False
+        # What is worth telling (a stop, a reload) is logged where it is done.
+        site.log = lambda request: None
         site.displayTracebacks = False
         # The lock beside the socket tells a running gate from a dead one.
         old = os.umask(0o177)

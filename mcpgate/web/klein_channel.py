@@ -51,6 +51,8 @@ _NOT_REPLAYED: Final = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        # The front door's id goes with every request; a client's own would end up in our log.
+        b"x-request-id",
     }
 )
 
@@ -80,17 +82,19 @@ class ResourceServer:
             channel.makeConnection(_InboundTransport(inbound))
             inbound.on_gone(channel.client_gone)
             if not inbound.finished:
-                channel.dataReceived(canonical(inbound.head, body) + body)
+                channel.dataReceived(canonical(inbound.head, body, inbound.request_id) + body)
 
         inbound.read_body(self._body_bytes, replay)
 
 
-def canonical(head: RequestHead, body: bytes) -> bytes:
+def canonical(head: RequestHead, body: bytes, request_id: str = "") -> bytes:
     """Give the head as the tree's parser shall see it: HTTP/1.1, the body counted."""
     dropped = _NOT_REPLAYED
     if b"connection" in head.fields:
         dropped = dropped.union(connection_tokens(head.fields))
     fields = [field for field in head.fields if field[0] not in dropped]
+    if request_id:
+        fields.append((b"x-request-id", request_id.encode("ascii")))
     if body or head.has_body:
         fields.append((b"content-length", b"%d" % len(body)))
     target = head.path if head.query is None else b"%b?%b" % (head.path, head.query)
