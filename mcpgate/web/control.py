@@ -204,6 +204,14 @@ class _CheckingFactory(WrappingFactory):
     noisy = False
 
 
+class _QuietSite(Site):
+    """Writes no access log: what is worth telling (a stop, a reload) is logged where it is done."""
+
+    @override
+    def log(self, request: Any) -> None:
+        pass
+
+
 class ControlService(Service):
     """
     The socket while the gate runs.
@@ -231,10 +239,8 @@ class ControlService(Service):
                 f"the path of the control socket, {self._path}, is longer than {PATH_BYTES} bytes: "
                 "choose a shorter state_dir"
             )
-        site = Site(self._resource, timeout=60, reactor=self._reactor)
+        site = _QuietSite(self._resource, timeout=60, reactor=self._reactor)
         site.noisy = False
-        # What is worth telling (a stop, a reload) is logged where it is done.
-        site.log = lambda request: None
         site.displayTracebacks = False
         # The lock beside the socket tells a running gate from a dead one.
         old = os.umask(0o177)

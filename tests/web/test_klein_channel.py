@@ -105,7 +105,7 @@ class ResourceServerTests(SynchronousTestCase):
             )
         )
         self.assertEqual((told["method"], told["uri"]), ("GET", "/a/b?c=d"))
-        self.assertEqual(told["fields"], ["host", "x-kept"])
+        self.assertEqual(told["fields"], ["host", "x-kept", "x-request-id"])
         self.assertIn("192.0.2.1", str(told["peer"]))
         self.assertEqual(told["secure"], False)
 
