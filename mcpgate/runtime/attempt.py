@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, race
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -161,8 +161,21 @@ class Starter:
 
     async def _ready_or_ended(self, spec: ServerSpec, instance: IInstance) -> Exit | None:
         ended: list[Exit] = []
-        watch = instance.when_ended().addCallback(ended.append)
-        await race([watch, self._probe.wait(spec, instance)])
+        ready = self._probe.wait(spec, instance)
+
+        def over(how: Exit) -> None:
+            ended.append(how)
+            ready.cancel()
+
+        watch = instance.when_ended().addCallback(over)
+        watch.addErrback(lambda failure: failure.trap(CancelledError))
+        try:
+            await ready
+        except CancelledError:
+            if not ended:
+                raise
+        finally:
+            watch.cancel()
         return ended[0] if ended else None
 
     def _runtime(self, spec: ServerSpec) -> IRuntime:

@@ -259,8 +259,8 @@ def _build() -> TypeMachineBuilder[Life, Core]:  # noqa: PLR0915  # one table, i
     def ready(life: Life, core: Core, _: Deferred[None], copy: Running) -> None:
         watch(life, core, copy)
 
-    @removing_.upon(Life._removed, nodata=True).to(absent)
-    def gone(life: Life, core: Core) -> None:
+    @removing_.upon(Life._removed).to(absent)
+    def gone(life: Life, core: Core, _: object) -> None:
         core.enter(InstanceState.ABSENT)
 
     @starting.upon(Life.stop).to(stopping_)
