@@ -46,6 +46,13 @@ class Surroundings:
     base: Path
     home: Path | None
 
+    def beside(self, text: str) -> Path:
+        """Give a path as seen from the file; ``..`` at its front is taken off, for readers."""
+        base = self.base
+        while text.startswith("../"):
+            base, text = base.parent, text[3:].lstrip("/")
+        return base / text
+
 
 class Layout(Enum):
     """How the lines of a value make items."""
@@ -199,7 +206,7 @@ def _path(text: str, around: Surroundings) -> Path:
         return around.home / text[2:]
     if "\0" in text or text.startswith("~"):
         raise BadValueError("this is not a path", "Write an absolute path")
-    return around.base / text
+    return around.beside(text)
 
 
 def _existing(text: str, around: Surroundings) -> Path:

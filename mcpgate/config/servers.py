@@ -78,7 +78,7 @@ def _program(text: str, around: Surroundings) -> str:
     """Make a path of what is written like one; a bare name is left for ``PATH``."""
     if text.startswith("~/") and around.home is not None:
         return str(around.home / text[2:])
-    return str(around.base / text) if "/" in text else text
+    return str(around.beside(text)) if "/" in text else text
 
 
 def _how(values: Values) -> str | None:
