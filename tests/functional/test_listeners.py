@@ -252,7 +252,9 @@ class ClientTests(GateCase):
             raise SkipTest("node is not installed")
         await self.listen("tls:tcp:0:interface=127.0.0.1")
         script = (
-            "require('https').get(process.argv[1], r => console.log(r.statusCode))"
+            # Its agent would keep the connection, and the process, until we close it.
+            "require('https').get(process.argv[1],"
+            " r => { console.log(r.statusCode); process.exit() })"
             ".on('error', e => { console.log(e.code); process.exit(1) })"
         )
         out, _, code = await getProcessOutputAndValue(
