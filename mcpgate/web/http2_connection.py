@@ -9,6 +9,7 @@ protocol error nothing more is read and the connection is gone within a second.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -189,7 +190,7 @@ class HTTP2Connection:
         elif isinstance(event, StreamEnded):
             inbound = self._streams.get(event.stream_id)
             if inbound is not None and not inbound.received_all:
-                inbound.body_over([])
+                self._deliver(inbound, lambda: inbound.body_over([]))
         elif isinstance(event, StreamReset):
             self._reset(event)
         elif isinstance(event, WindowUpdated):
@@ -211,7 +212,7 @@ class HTTP2Connection:
             return
         if self._last:
             # Told by GOAWAY already; safe to be sent again elsewhere.
-            self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self._reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._highest = stream_id
         self._requests += 1
@@ -250,7 +251,8 @@ class HTTP2Connection:
         if inbound is None:
             self.consumed(event.stream_id, event.flow_controlled_length)
         else:
-            inbound.body_came(event.data, event.flow_controlled_length)
+            data, window = event.data, event.flow_controlled_length
+            self._deliver(inbound, lambda: inbound.body_came(data, window))
 
     def _trailers(self, event: TrailersReceived) -> None:
         inbound = self._streams.get(event.stream_id)
@@ -261,7 +263,15 @@ class HTTP2Connection:
         except GateError as error:
             inbound.refuse(error)
         else:
-            inbound.body_over(trailers)
+            self._deliver(inbound, lambda: inbound.body_over(trailers))
+
+    def _deliver(self, inbound: HTTP2Inbound, call: Callable[[], None]) -> None:
+        """Hand something of a body on; a bug behind it costs one stream, not the connection."""
+        try:
+            call()
+        except Exception:
+            log.failure("Request {id} failed", id=inbound.request_id)
+            inbound.fail()
 
     def _reset(self, event: StreamReset) -> None:
         self._resets += 1
@@ -350,7 +360,7 @@ class HTTP2Connection:
         try:
             self._h2.send_headers(inbound.stream_id, headers, end_stream=ended)
         except H2Error:
-            # The connection ended in what h2 has read but not told yet.
+            # Stream or connection ended in what h2 has read but not told yet.
             return
         if ended:
             self._sent_all(inbound)
@@ -365,8 +375,15 @@ class HTTP2Connection:
         """Cut one answer off."""
         if inbound.stream_id in self._streams and not self._closing:
             self._leave(inbound)
-            self._h2.reset_stream(inbound.stream_id, code)
+            self._reset_stream(inbound.stream_id, code)
             self.flush()
+
+    def _reset_stream(self, stream_id: int, code: ErrorCodes) -> None:
+        try:
+            self._h2.reset_stream(stream_id, code)
+        except H2Error:
+            # The client reset it in what h2 has read but not told yet.
+            log.debug("Stream {stream} is gone already", stream=stream_id)
 
     def slow_reader(self, inbound: HTTP2Inbound) -> None:
         """Cut off a client that does not take its answer (R26)."""
@@ -434,7 +451,7 @@ class HTTP2Connection:
     def _sent_all(self, inbound: HTTP2Inbound) -> None:
         if not inbound.received_all:
             # RFC 9113 8.1: the answer is complete, the rest of the request is not wanted.
-            self._h2.reset_stream(inbound.stream_id, ErrorCodes.NO_ERROR)
+            self._reset_stream(inbound.stream_id, ErrorCodes.NO_ERROR)
         self._leave(inbound)
 
     def _leave(self, inbound: HTTP2Inbound) -> None:

@@ -380,6 +380,33 @@ class BodyTests(StageCase):
         self.assertTrue(self.client.wire.disconnecting)
         self.assertEqual(gone, [1])
 
+    def test_failing_consumer(self) -> None:
+        """A bug behind a body costs its request, not the connection."""
+        for end in (False, True):
+            stream = self.client.ask(end=False, method="POST")
+            self.last().stream_body(lambda data: 1 // 0, lambda trailers: None, 0)  # type: ignore[arg-type]  # fails on purpose
+            self.client.send(stream, b"x", end=end)
+            self.assertEqual(self.client.status(stream), 500)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertFalse(self.client.wire.disconnecting)
+
+    def test_cancelled_while_refused(self) -> None:
+        """A client that cancels in the moment it is refused keeps its connection."""
+        for action in (
+            lambda inbound: inbound.abort(),
+            lambda inbound: inbound.respond(403, [], b"no"),
+            lambda inbound: inbound.start(200, [], None),
+        ):
+            stream = self.client.ask(end=False, method="POST")
+            inbound = self.last()
+            inbound.stream_body(lambda data, i=inbound, act=action: act(i), lambda t: None, 0)  # type: ignore[misc]  # bound now
+            self.client.h2.send_data(stream, b"x")
+            self.client.h2.reset_stream(stream)
+            self.client.pump()
+            self.assertTrue(inbound.finished)
+            self.assertFalse(self.client.wire.disconnecting)
+        self.assertEqual(self.client.status(self.client.ask()), 0)
+
     def test_slow(self) -> None:
         """A body that trickles is answered 408 (R25)."""
         stream = self.client.ask(end=False, method="POST")

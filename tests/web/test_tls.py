@@ -139,6 +139,20 @@ class PolicyTests(StoreCase):
             HTTP1,
         )
 
+    def test_chain(self) -> None:
+        """Every certificate of the file is sent, the server's own first."""
+        with open(self.first.chain, "ab") as stream, open(self.second.chain, "rb") as other:
+            stream.write(other.read())
+        self.store.reload()
+        chain = self.connect().tls.get_peer_cert_chain(as_cryptography=True)
+        assert chain is not None
+        self.assertEqual(tuple(chain), self.store.certificates[0].chain)
+        self.assertEqual(len(chain), 2)
+
+    def test_groups(self) -> None:
+        """The post-quantum hybrid or X25519 is agreed on where the client offers them."""
+        self.assertIn("X25519", str(self.connect().tls.get_group_name()).upper())
+
     def test_key_no_server_can_use(self) -> None:
         """A key that can not sign is refused in words."""
         good = load_certificate(self.first)
