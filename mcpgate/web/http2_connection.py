@@ -4,6 +4,8 @@ One HTTP/2 connection of a client: frames by ``h2``, windows, fairness, deadline
 Streams with something to send take turns, one frame each.  What a peer may cost is bounded: open
 streams, bytes that wait in either direction, resets and frames that carry nothing (R14).  After a
 protocol error nothing more is read and the connection is gone within a second.
+
+Over 500 lines, because receiving, sending, deadlines and ends share the state of one ``h2`` object.
 """
 
 from __future__ import annotations
