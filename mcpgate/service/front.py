@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
@@ -22,14 +22,12 @@ from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.bounds import Bounds, connections_allowed
 from mcpgate.web.certificates import CertificateFiles, self_signed
 from mcpgate.web.front import BodyBudget, FrontFactory
-from mcpgate.web.guard import Guard
+from mcpgate.web.guard import Guard, own_names
 from mcpgate.web.handshake import TLSFactory
+from mcpgate.web.http2 import HTTP2Factory
 from mcpgate.web.listeners import Bound, Kind, Listeners, parse_listen
 from mcpgate.web.redirect import Redirect
 from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore, Source
-
-if TYPE_CHECKING:
-    from mcpgate.web.http2 import HTTP2Factory
 
 log = Logger()
 
@@ -118,29 +116,24 @@ class Front:
         listens = [parse_listen(text) for text in texts]
         factories: dict[Kind, IProtocolFactory] = {}
         for kind in {listen.kind for listen in listens}:
-            proxied = any(listen.proxied for listen in listens if listen.kind is kind)
-            factories[kind] = self._factory(kind, dispatch, proxied)
+            factories[kind] = self._factory(kind, dispatch)
         listeners = Listeners(
             self._reactor, listens, factories, wheel=self._wheel, meters=self._meters
         )
         self._listeners.append(listeners)
         return listeners
 
-    def _factory(
-        self, kind: Kind, dispatch: Callable[[IInbound], None], proxied: bool
-    ) -> IProtocolFactory:
+    def _factory(self, kind: Kind, dispatch: Callable[[IInbound], None]) -> IProtocolFactory:
         if kind is Kind.REDIRECT:
             dispatch = Redirect(guard=self._guard, https_port=self._https_port)
         secure = kind is Kind.TLS
-        front = FrontFactory(dispatch=dispatch, secure=secure, proxied=proxied, **self._shared)
+        front = FrontFactory(dispatch=dispatch, secure=secure, **self._shared)
         self._fronts.append(front)
         if not secure:
             return front
         assert self.store is not None
         protocols: dict[bytes, IProtocolFactory] = {HTTP1: front}
         if self._config.gate.http2:
-            from mcpgate.web.http2 import HTTP2Factory  # noqa: PLC0415 - needs the extra http2
-
             h2_front = HTTP2Factory(dispatch=dispatch, **self._shared)
             self._fronts.append(h2_front)
             protocols[HTTP2] = h2_front
@@ -167,12 +160,11 @@ class Front:
 
     def tell_guard(self) -> None:
         """Tell the guard the gate's own names; again when certificates change."""
-        names = {"localhost", "127.0.0.1", "::1"}
-        names.update(bound.host for bound in self.bound if bound.host)
-        if self.store is not None:
-            names.update(self.store.names)
-        everywhere = {"0.0.0.0", "::"} & names  # noqa: S104 - compared, not bound
-        self._guard.own_hosts(names - everywhere, any_address=bool(everywhere))
+        names, every = own_names(
+            self.store.names if self.store is not None else (),
+            (bound.host for bound in self.bound),
+        )
+        self._guard.own_hosts(names, any_address=every)
 
     def refresh_certificates(self) -> None:
         """Read certificates again if they changed."""

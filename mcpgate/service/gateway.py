@@ -47,7 +47,9 @@ from mcpgate.web.certificates import CertificateError
 from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.guard import Guard
+from mcpgate.web.http2 import HTTP2Missing
 from mcpgate.web.http_sessions import HTTPSpeaker
+from mcpgate.web.listeners import BadListen
 from mcpgate.web.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.relay import Relay
 from mcpgate.web.relay_route import RelayRoute
@@ -67,7 +69,9 @@ class GatewayError(Exception):
 
 # What making the rooms may fail with: each text names a file or setting and the remedy.
 _REFUSALS = (
+    BadListen,
     CertificateError,
+    HTTP2Missing,
     KeyFileError,
     PasswordError,
     SecretFileError,
@@ -111,6 +115,8 @@ class Gateway(StagedService):
     def _build(self) -> None:
         reactor, config, meters, wheel = self._reactor, self.config, self.meters, self.wheel
         gate = config.gate
+        # First: how many connections are allowed is derived from it.
+        open_files = OpenFilesWatch(raise_open_files(), meters)
         digest = KeyDigest(load_secret(gate.state_dir, os.urandom))
         self.access: Access = make_access(reactor, config, digest, meters)
         self.access.revocations.on_revoked(self._revoked)
@@ -148,7 +154,7 @@ class Gateway(StagedService):
         )
         self.pages = Pages(self, make_id)
         self.dispatcher = self._make_dispatcher()
-        self._add_stages()
+        self._add_stages(open_files)
 
     def _counted(self, record: Callable[[AccessEntry], None]) -> Callable[[AccessEntry], None]:
         answered = self.meters.answered
@@ -201,9 +207,8 @@ class Gateway(StagedService):
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
         )
 
-    def _add_stages(self) -> None:
+    def _add_stages(self, open_files: OpenFilesWatch) -> None:
         config, reactor = self.config, self._reactor
-        open_files = OpenFilesWatch(raise_open_files(), self.meters)
 
         def refresh() -> None:
             self.access.refresh()
