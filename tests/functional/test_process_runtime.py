@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,22 +21,27 @@ from twisted.internet import reactor  # noqa: TID251  # a functional test
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface import implementer
 
-from mcpgate.errors import BackendUnavailable
-from mcpgate.interfaces import IInstance
+from mcpgate.errors import BackendTimeout, BackendUnavailable, GateError
+from mcpgate.interfaces import IInstance, IUpstream
 from mcpgate.model import (
     MIB,
+    Caller,
     InstanceKey,
     Isolation,
     Launch,
     Owner,
+    Principal,
     Restraint,
     Secret,
     ServerSpec,
     Transport,
 )
+from mcpgate.runtime.pool import InstancePool
 from mcpgate.runtime.process import ProcessRuntime
 from mcpgate.runtime.procfs import ProcFS
+from mcpgate.runtime.readiness import ReadinessProbe
 from mcpgate.telemetry.meters import Meters
 from mcpgate.testing.runtime_contract import BRIEF, GRACE_S, RuntimeFixture, make_runtime_tests
 from mcpgate.timing.deferreds import deferred
@@ -402,6 +409,108 @@ class ProcessRuntimeTests(TestCase):
         )
         run = Path(self.fixture.state_dir, "run")
         await self.until(lambda: not list(run.iterdir()))
+
+
+SLOW_HTTP = "import time\ntime.sleep(0.4)\n" + HTTP
+
+
+@implementer(IUpstream)
+class FakeUpstream:
+    """Notes when it was closed."""
+
+    def __init__(self) -> None:
+        self.closed: Deferred[GateError] = Deferred()
+
+    def close(self, error: GateError) -> None:
+        """See `IUpstream.close`."""
+        self.closed.callback(error)
+
+
+def caller(name: str) -> Caller:
+    """Make a caller."""
+    principal = Principal(issuer="keys", subject=name, key_digest=name * 8)
+    return Caller(principal=principal, credential=Secret(f"key-of-{name}"))
+
+
+def owner(name: str) -> Owner:
+    """Make the owner of a caller's instances."""
+    return Owner(Isolation.PER_KEY, name * 8)
+
+
+class ProcessPoolTests(TestCase):
+    """The pool over real processes."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """Make the pool."""
+        self.fixture = ProcessFixture(self)
+        self.addCleanup(self.fixture.close)
+        ids = count(1)
+        self.pool = InstancePool(
+            reactor,
+            runtimes={"process": self.fixture.runtime},
+            connect=lambda spec, instance: FakeUpstream(),
+            probe=ReadinessProbe(reactor),
+            make_id=lambda: f"id-{next(ids)}",
+            meters=self.fixture.meters,
+            wall=lambda: 0.0,
+            luck=lambda: 0.5,
+        )
+        self.addCleanup(self.pool.stop_all, 10.0)
+
+    def spec(self, program: str) -> ServerSpec:
+        """Make the spec of an HTTP server."""
+        return ServerSpec(
+            name="web",
+            transport=Transport.HTTP,
+            command=(sys.executable, "-I", "-c", program, "{port}"),
+            lifetime=BRIEF,
+        )
+
+    async def test_ready_when_it_answers(self) -> None:
+        """A lease is given when the server answers, not when it was started."""
+        lease = await self.pool.lease(self.spec(SLOW_HTTP), owner("a"), caller("a"))
+        assert lease.instance.address is not None
+        with socket.create_connection(lease.instance.address, timeout=1.0):
+            pass
+
+    async def test_killed_and_back(self) -> None:
+        """After a kill callers are told within a second, and the next call has a new copy."""
+        spec = self.spec(HTTP)
+        lease = await self.pool.lease(spec, owner("a"), caller("a"))
+        os.kill(lease.instance.pid, signal.SIGKILL)  # type: ignore[attr-defined]  # a Child
+        error = await lease.upstream.closed.addTimeout(1.0, reactor)
+        self.assertEqual(error.data["signal"], 9)
+        again = await self.pool.lease(spec, owner("a"), caller("a"))
+        self.assertNotEqual(again.instance.address, lease.instance.address)
+
+    async def test_ends_before_it_is_ready(self) -> None:
+        """A server that ends at once is told with its exit code and last words."""
+        with self.assertRaises(BackendUnavailable) as caught:
+            await self.pool.lease(self.spec(CRASH), owner("a"), caller("a"))
+        self.assertEqual(caught.exception.data["exitCode"], 3)
+        self.assertEqual(caught.exception.data["stderr"], ["boom"])
+
+    async def test_never_ready(self) -> None:
+        """A server that does not answer in time is stopped."""
+        spec = replace(self.spec(STUBBORN), lifetime=replace(BRIEF, start_s=0.5))
+        with self.assertRaises(BackendTimeout):
+            await self.pool.lease(spec, owner("a"), caller("a"))
+        self.assertEqual(self.fixture.alive(), 0)
+
+    async def test_herd(self) -> None:
+        """Ten keys and twenty calls at once are ten servers, each on a port of its own."""
+        spec = self.spec(HTTP)
+        names = "abcdefghij" * 2
+        leases = [
+            await asked
+            for asked in [self.pool.lease(spec, owner(name), caller(name)) for name in names]
+        ]
+        self.assertEqual(len({lease.instance.address for lease in leases}), 10)
+        self.assertEqual(self.fixture.alive(), 10)
+        await self.pool.stop_all(10.0)
+        self.assertEqual(self.fixture.alive(), 0)
 
 
 GATE = """
