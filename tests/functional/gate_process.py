@@ -1,7 +1,7 @@
 """
-A real gate in a process of its own, and a blocking client to try it with.
+A real gate in a process of its own, for tests that block: what they test runs elsewhere.
 
-The tests that use these block: what they test runs elsewhere.
+`mcp_client` holds the client that goes with it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,62 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import TestCase
 
+Seen = TypeVar("Seen")
+
 SERVERS = Path(__file__).parent / "servers"
-INITIALIZE = {
-    "protocolVersion": "2025-06-18",
-    "capabilities": {},
-    "clientInfo": {"name": "test", "version": "1"},
-}
+ROOT = Path(__file__).parent.parent.parent
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+MCPGATE = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
+
+# Traced code is slower, and takes more memory.
+COVERED = any(name.startswith(("COVERAGE", "COV_CORE")) for name in os.environ)
+
+GATE = """
+[gate]
+listen =
+    tls:tcp:<port>:interface=127.0.0.1
+    tcp:<plain>:interface=127.0.0.1
+state_dir = <dir>/state
+drain_timeout = 2s
+sweep = 1s
+
+[auth:keys]
+type = static
+keys_file = keys
+"""
+
+# No test but those of limits wants to meet them.
+NO_LIMITS = """
+[limits]
+per_key = off
+per_address = off
+concurrent_per_key = 200
+"""
+
+STDIO = """
+[server:io]
+command = <python> <servers>/stdio_mcp.py
+transport = stdio
+stop_grace = 1s
+env.X_KEY = {key}
+env.X_USER = {user}
+"""
+
+HTTP = """
+[server:web]
+command = <python> <servers>/http_mcp.py {port}
+transport = http
+stop_grace = 1s
+env.X_KEY = {key}
+env.X_USER = {user}
+"""
 
 
 def free_port() -> int:
@@ -39,28 +82,76 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(look: Callable[[], Seen], what: str, timeout_s: float = 10.0) -> Seen:
+    """Look until there is something to see."""
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s} s")
+        rest(0.02)
+    return seen
+
+
+def rest(seconds: float) -> None:
+    """Let the gate, another process, go on for a while."""
+    time.sleep(seconds)  # noqa: TID251 - no reactor runs here
+
+
+def processes_below(directory: Path) -> dict[int, str]:
+    """Find the processes that work in a directory or name it: pid to command line or state."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            place = str((entry / "cwd").readlink())
+            if str(directory) in command or place.startswith(str(directory)):
+                found[int(entry.name)] = command
+    return found
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Give the children of a process, zombies among them, and their states: ``S``, ``Z`` .."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                rest = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(rest[1]) == pid:
+                    found[int(entry.name)] = rest[0]
+    return found
+
+
 class GateProcess:
     """
     ``twistd -n mcpgate`` with a configuration and a state directory of its own.
 
-    :param text: the configuration; ``<port>``, ``<dir>``, ``<python>`` and ``<servers>`` are
-        filled in.
+    When the test is over, the log must hold no traceback and nothing may be left running.
+
+    :param text: the configuration; ``<port>`` (TLS), ``<plain>``, ``<dir>``, ``<python>`` and
+        ``<servers>`` are filled in.
     """
 
-    def __init__(self, case: TestCase, text: str, *, prefix: str = "mcpgate-test-") -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix=prefix))
-        case.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
-        case.addCleanup(self.kill)
+    def __init__(self, case: TestCase, text: str) -> None:
+        self.case = case
+        self.directory = Path(tempfile.mkdtemp(prefix="mcpgate-test-"))
         self.port = free_port()
+        self.plain_port = free_port()
         self.ini = self.directory / "gate.ini"
-        self.write(text)
         self.log = self.directory / "gate.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._context: ssl.SSLContext | None = None
+        case.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        case.addCleanup(self._check_over)
+        case.addCleanup(self.kill)
+        self.write(text)
 
     def write(self, text: str) -> None:
         """Write the configuration."""
         values = {
             "port": str(self.port),
+            "plain": str(self.plain_port),
             "dir": str(self.directory),
             "python": sys.executable,
             "servers": str(SERVERS),
@@ -70,17 +161,21 @@ class GateProcess:
         self.ini.write_text(text)
         self.ini.chmod(0o600)
 
-    def add_key(self, name: str) -> str:
-        """Make a key in the keys file of the gate."""
-        made = subprocess.run(
-            [*MCPGATE, "keys", "add", name, "--config", str(self.ini), "--format", "json"],
-            check=True,
-            capture_output=True,
-            env=self._environment(),
-        )
-        return str(json.loads(made.stdout)["key"])
+    def _check_over(self) -> None:
+        for pid in processes_below(self.directory):
+            # Children of a killed gate have a moment to notice.
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda pid=pid: pid not in processes_below(self.directory), "end", 3)
+        left = processes_below(self.directory)
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.case.assertEqual(left, {}, "processes were left behind")
+        self.case.assertNotIn("Traceback", self.log_text())
 
-    def start(self) -> None:
+    # --- Life -----------------------------------------------------------------------------------
+
+    def start(self) -> GateProcess:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -89,21 +184,34 @@ class GateProcess:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self.directory,
-                env=self._environment(),
+                env=self.environment(),
             )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the gate ended:\n{self.log_text()}")
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.get("/ready").status == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"the gate does not answer:\n{self.log_text()}")
+        wait_for(self._answers, "the gate answers", 30)
+        return self
 
-    def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k.startswith(("COVERAGE", "PATH", "LANG"))}
-        return {**kept, "HOME": str(self.directory), "PYTHONPATH": os.pathsep.join(sys.path)}
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the gate ended:\n{self.log_text()}")
+        with contextlib.suppress(OSError, http.client.HTTPException, StopIteration):
+            return self.get("/ready").status == 200
+        return False
+
+    def environment(self) -> dict[str, str]:
+        """Give what the gate and its commands see of ours."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("COV", "LANG")) or name == "PATH"
+        }
+        path = os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry)])
+        return {**kept, "HOME": str(self.directory), "PYTHONPATH": path}
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -118,42 +226,115 @@ class GateProcess:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
+    def memory(self, what: str = "VmRSS") -> float:
+        """Give its memory in MiB: ``VmRSS`` now, ``VmHWM`` at most."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == what:
+                return int(rest.split()[0]) / 1024
+        raise AssertionError(what)
+
     def log_text(self) -> str:
         """Give what it logged so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    # --- Commands -------------------------------------------------------------------------------
+
+    def command(
+        self, *arguments: str, config: bool = True, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``mcpgate`` with these arguments."""
+        return subprocess.run(
+            [*MCPGATE, *arguments, *(["--config", str(self.ini)] if config else [])],
+            capture_output=True,
+            check=False,
+            text=True,
+            input=input,
+            cwd=self.directory,
+            env=self.environment(),
+            timeout=60,
+        )
+
+    def told(self, *arguments: str) -> Any:
+        """Run a command and give what it printed as JSON."""
+        ran = self.command(*arguments, "--format", "json")
+        self.case.assertEqual(ran.returncode, 0, ran.stderr)
+        return json.loads(ran.stdout)
+
+    def add_key(self, name: str) -> str:
+        """Make a key in the keys file of the gate."""
+        return str(self.told("keys", "add", name)["key"])
+
+    def add_keys(self, count: int) -> list[str]:
+        """Make many keys quickly: by the code of the command, in this process."""
+        from datetime import UTC, datetime
+
+        from mcpgate.gate.access.keyfile import changing, make_entry, make_key
+
+        made = []
+        with changing(self.directory / "keys") as (keys, write):
+            for number in range(count):
+                key = make_key(os.urandom, f"{number:08x}")
+                entry = make_entry(
+                    f"user{number}",
+                    key,
+                    random_bytes=os.urandom,
+                    now=datetime.now(UTC),
+                    servers=None,
+                )
+                keys = keys.with_key(entry)  # noqa: PLW2901 - a new value, written below
+                made.append(key.reveal())
+            write(keys)
+        return made
+
+    # --- Asking ---------------------------------------------------------------------------------
+
     @property
     def certificate(self) -> Path:
         """Where its self-signed certificate lies."""
-        found = sorted(self.directory.glob("state/**/*.pem"))
-        return next(p for p in found if b"BEGIN CERTIFICATE" in p.read_bytes())
+        return self.directory / "state" / "tls" / "self-signed.pem"
 
-    def connection(self, timeout_s: float = 30.0) -> http.client.HTTPSConnection:
+    def context(self) -> ssl.SSLContext:
+        """Trust its certificate."""
+        if self._context is None:
+            self._context = ssl.create_default_context(cafile=str(self.certificate))
+        return self._context
+
+    def connection(
+        self, timeout_s: float = 30.0, *, plain: bool = False
+    ) -> http.client.HTTPConnection:
         """Open a connection that trusts the gate's certificate."""
-        context = ssl.create_default_context(cafile=str(self.certificate))
+        if plain:
+            return http.client.HTTPConnection("127.0.0.1", self.plain_port, timeout=timeout_s)
         return http.client.HTTPSConnection(
-            "127.0.0.1", self.port, context=context, timeout=timeout_s
+            "127.0.0.1", self.port, context=self.context(), timeout=timeout_s
         )
 
-    def get(self, path: str, **fields: str) -> http.client.HTTPResponse:
-        """GET a page; its body is in ``.body``."""
-        try:
-            connection = self.connection()
-        except StopIteration:
-            raise OSError("no certificate yet") from None
-        connection.request("GET", path, headers=fields)
-        response = connection.getresponse()
-        response.body = response.read()  # type: ignore[attr-defined]  # for the tests
-        connection.close()
-        return response
+    def socket(self, timeout_s: float = 10.0) -> ssl.SSLSocket:
+        """Open a bare TLS connection, for what no client would send."""
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout_s)
+        wrapped = self.context().wrap_socket(raw, server_hostname="127.0.0.1")
+        self.case.addCleanup(wrapped.close)
+        return wrapped
 
-    def client(self, path: str, key: str) -> Client:
-        """Make a client of one MCP endpoint."""
-        return Client(self, path, key)
+    def ask(self, method: str, path: str, body: bytes | None = None, **fields: str) -> Answer:
+        """Send one request on a connection of its own; ``_`` in names of fields is ``-``."""
+        connection = self.connection()
+        try:
+            headers = {name.replace("_", "-"): value for name, value in fields.items()}
+            connection.request(method, path, body=body, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **fields: str) -> Answer:
+        """GET a page."""
+        return self.ask("GET", path, **fields)
 
 
 class Answer:
-    """What one POST brought: status, fields, and the JSON-RPC messages in it."""
+    """What one request brought: status, fields, body, and the JSON-RPC messages in it."""
 
     def __init__(self, status: int, fields: http.client.HTTPMessage, body: bytes) -> None:
         self.status = status
@@ -164,13 +345,9 @@ class Answer:
     def messages(self) -> list[dict[str, Any]]:
         """The messages, whether they came as JSON or as events."""
         if (self.fields.get("content-type") or "").startswith("text/event-stream"):
-            blocks = self.body.decode().replace("\r\n", "\n").split("\n\n")
-            lines = [line for block in blocks for line in block.split("\n")]
-            return [
-                json.loads(line[5:])
-                for line in lines
-                if line.startswith("data:") and line[5:].strip()
-            ]
+            lines = self.body.decode().replace("\r\n", "\n").split("\n")
+            told = [line[5:] for line in lines if line.startswith("data:")]
+            return [json.loads(text) for text in told if text.strip()]
         if not self.body:
             return []
         read = json.loads(self.body)
@@ -181,83 +358,14 @@ class Answer:
         """The last message: the response."""
         return self.messages[-1]
 
+    @property
+    def text(self) -> str:
+        """What a tool answered."""
+        assert "result" in self.message, self.message
+        return str(self.message["result"]["content"][0]["text"])
 
-class Client:
-    """A small MCP client that keeps its session, or not, as the test likes."""
-
-    def __init__(self, gate: GateProcess, path: str, key: str) -> None:
-        self.gate = gate
-        self.path = path
-        self.key = key
-        self.session: str | None = None
-        self.next_id = 0
-        self._lock = threading.Lock()
-
-    def post(
-        self,
-        message: object,
-        *,
-        session: str | None = None,
-        raw: bytes | None = None,
-        **fields: str,
-    ) -> Answer:
-        """POST one message on a connection of its own."""
-        headers = {
-            "Authorization": f"Bearer {self.key}",
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-            **fields,
-        }
-        given = session if session is not None else self.session
-        if given:
-            headers["Mcp-Session-Id"] = given
-        connection = self.gate.connection()
-        try:
-            body = raw if raw is not None else json.dumps(message).encode()
-            connection.request("POST", self.path, body=body, headers=headers)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
-
-    def initialize(self, **params: object) -> Answer:
-        """Shake hands and keep the session."""
-        answer = self.request("initialize", {**INITIALIZE, **params})
-        if answer.status == 200:
-            self.session = answer.fields["Mcp-Session-Id"]
-            self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        return answer
-
-    def request(self, method: str, params: dict[str, Any] | None = None, **kept: Any) -> Answer:
-        """Send one request."""
-        with self._lock:
-            self.next_id += 1
-            number = self.next_id
-        message = {"jsonrpc": "2.0", "id": number, "method": method, **kept}
-        if params is not None:
-            message["params"] = params
-        return self.post(message)
-
-    def call(self, tool: str, **arguments: object) -> Answer:
-        """Call a tool."""
-        return self.request("tools/call", {"name": tool, "arguments": arguments})
-
-    @contextlib.contextmanager
-    def listen(self, **fields: str) -> Iterator[http.client.HTTPResponse]:
-        """Open the GET stream."""
-        connection = self.gate.connection()
-        headers = {
-            "Authorization": f"Bearer {self.key}",
-            "Accept": "text/event-stream",
-            **({"Mcp-Session-Id": self.session} if self.session else {}),
-            **fields,
-        }
-        connection.request("GET", self.path, headers=headers)
-        try:
-            yield connection.getresponse()
-        finally:
-            connection.close()
-
-
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-MCPGATE = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
+    @property
+    def error(self) -> dict[str, Any]:
+        """The JSON-RPC error."""
+        assert "error" in self.message, self.message
+        return dict(self.message["error"])

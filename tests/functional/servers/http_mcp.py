@@ -1,8 +1,18 @@
 """
 An MCP server over Streamable HTTP on the standard library, with tools that misbehave on demand.
 
-http_mcp.py PORT [400]      with 400, lost sessions answer as the TypeScript SDK v1 does
+``http_mcp.py PORT [400]``: with 400, lost sessions are answered as the TypeScript SDK v1 does.
+
+Tools at ``/mcp``: ``echo`` (message), ``slow`` (seconds; an event stream with progress), ``die``
+(in the middle of an event), ``forget`` (drops every session), ``count`` (calls so far), ``key``
+(the field X-Key), ``env`` (of: a variable), ``log`` (text; to stderr), ``big`` (size), ``silent``
+(seconds), ``pid``.  Elsewhere: POST tells the digest of what came, ``/download/N``, ``/events/N``,
+``/flood`` (events without end), ``/get`` (its fields) and a WebSocket that echoes.
 """
+
+# ruff: noqa: T201, TID251 - a program of its own: it prints and sleeps.
+
+from __future__ import annotations
 
 import base64
 import hashlib
@@ -12,52 +22,45 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
-SESSIONS: dict[str, dict] = {}
-STREAMS: dict[str, "Handler"] = {}
-LOST_STATUS = 400 if "400" in sys.argv[2:] else 404
+SESSIONS: dict[str, dict[str, Any]] = {}
+LOST = 400 if "400" in sys.argv[2:] else 404
+LOST_TEXT = "Bad Request: No valid session ID provided" if LOST == 400 else "Session not found"
 CALLS = {"count": 0}
 LOCK = threading.Lock()
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def tool(name: str, **properties: str) -> dict:
-    schema = {k: {"type": v} for k, v in properties.items()}
-    return {"name": name, "inputSchema": {"type": "object", "properties": schema}}
+class Exchange(BaseHTTPRequestHandler):
+    """One connection of the gate."""
 
-
-TOOLS = [
-    tool("echo", message="string"),
-    tool("slow", seconds="number"),
-    tool("die"),
-    tool("forget"),
-    tool("count"),
-    tool("key"),
-    tool("env", name="string"),
-    tool("big", size="integer"),
-    tool("silent", seconds="number"),
-]
-
-
-class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fake"
+    # Nagle would hold the second part of each answer back.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Say nothing."""
 
-    def send_json(self, status: int, value: object, **fields: str) -> None:
+    # --- Writing --------------------------------------------------------------------------------
+
+    def send_json(self, status: int, value: object, session: str = "") -> None:
+        """Answer with a JSON body, or none."""
         body = b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
-        for name, text in fields.items():
-            self.send_header(name.replace("_", "-"), text)
+        if session:
+            self.send_header("Mcp-Session-Id", session)
         if body:
             self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self._headers_buffer.append(b"\r\n" + body)  # type: ignore[attr-defined]  # one write
+        self.flush_headers()
 
     def start_events(self) -> None:
+        """Begin an event stream that ends with the connection."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -65,181 +68,174 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def event(self, message: object) -> None:
+        """Send one event."""
         self.wfile.write(b"event: message\ndata: " + json.dumps(message).encode() + b"\n\n")
-        self.wfile.flush()
 
-    def session(self) -> dict | None:
-        given = self.headers.get("Mcp-Session-Id")
-        found = SESSIONS.get(given or "")
-        if found is None:
-            said = (
-                "Bad Request: No valid session ID provided"
-                if LOST_STATUS == 400
-                else "Session not found"
-            )
-            error = {"code": -32000, "message": said}
-            self.send_json(LOST_STATUS, {"jsonrpc": "2.0", "id": None, "error": error})
-        return found
+    def tell(self, method: str, **params: object) -> None:
+        """Send one notification."""
+        self.event({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def read_body(self) -> bytes:
+    # --- Reading --------------------------------------------------------------------------------
+
+    def blocks(self) -> Any:
+        """Read the body, block by block."""
         if "chunked" in (self.headers.get("Transfer-Encoding") or ""):
-            parts = []
             while size := int(self.rfile.readline().split(b";")[0], 16):
-                parts.append(self.rfile.read(size))
+                yield self.rfile.read(size)
                 self.rfile.readline()
             while self.rfile.readline().strip():
                 pass
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return
+        left = int(self.headers.get("Content-Length") or 0)
+        while left:
+            block = self.rfile.read(min(left, 1 << 16))
+            left -= len(block)
+            yield block
+
+    def session(self) -> dict[str, Any] | None:
+        """Find the session of the request, or answer that there is none."""
+        found = SESSIONS.get(self.headers.get("Mcp-Session-Id") or "")
+        if found is None:
+            error = {"code": -32000, "message": LOST_TEXT}
+            self.send_json(LOST, {"jsonrpc": "2.0", "id": None, "error": error})
+        return found
+
+    def fields(self) -> dict[str, str]:
+        """Give the fields as they came."""
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    # --- MCP ------------------------------------------------------------------------------------
 
     def do_POST(self) -> None:
-        body = self.read_body()
+        """Take a message, or tell the digest of a body."""
         if self.path != "/mcp":
-            digest = hashlib.sha256(body).hexdigest()
-            self.send_json(
-                200,
-                {
-                    "path": self.path,
-                    "bytes": len(body),
-                    "sha256": digest,
-                    "fields": {k.lower(): v for k, v in self.headers.items()},
-                },
-            )
+            digest, size = hashlib.sha256(), 0
+            for block in self.blocks():
+                digest.update(block)
+                size += len(block)
+            told = {"path": self.path, "bytes": size, "sha256": digest.hexdigest()}
+            self.send_json(200, {**told, "fields": self.fields()})
             return
-        message = json.loads(body)
-        if isinstance(message, dict) and message.get("method") == "initialize":
-            sid = secrets.token_hex(16)
-            SESSIONS[sid] = {"id": sid, "initialized": False, "params": message["params"]}
-            result = {
-                "protocolVersion": message["params"]["protocolVersion"],
-                "capabilities": {"tools": {"listChanged": True}, "logging": {}},
-                "serverInfo": {"name": "fake-http", "version": "1"},
-            }
-            self.send_json(
-                200, {"jsonrpc": "2.0", "id": message["id"], "result": result}, Mcp_Session_Id=sid
-            )
+        message = json.loads(b"".join(self.blocks()))
+        if message.get("method") == "initialize":
+            self.initialize(message)
             return
         session = self.session()
         if session is None:
             return
         if "id" not in message or "method" not in message:
-            if message.get("method") == "notifications/initialized":
-                session["initialized"] = True
             self.send_json(202, None)
-            return
-        self.answer(session, message)
+        else:
+            self.answer(session, message)
 
-    def answer(self, session: dict, message: dict) -> None:
-        mid, method, params = message["id"], message["method"], message.get("params") or {}
+    def initialize(self, message: dict[str, Any]) -> None:
+        """Make a session."""
+        session = secrets.token_hex(16)
+        SESSIONS[session] = {"id": session}
+        result = {
+            "protocolVersion": message["params"]["protocolVersion"],
+            "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+            "serverInfo": {"name": "fake-http", "version": "1"},
+        }
+        self.send_json(200, {"jsonrpc": "2.0", "id": message["id"], "result": result}, session)
 
-        def reply(result: object) -> dict:
-            return {"jsonrpc": "2.0", "id": mid, "result": result}
-
-        def text(value: object) -> dict:
-            return reply({"content": [{"type": "text", "text": str(value)}]})
-
+    def answer(self, session: dict[str, Any], message: dict[str, Any]) -> None:
+        """Answer a request."""
+        method, params = message["method"], message.get("params") or {}
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
         if method == "tools/list":
-            self.send_json(200, reply({"tools": TOOLS}))
+            tools = [{"name": name, "inputSchema": {"type": "object"}} for name in TOOLS]
+            self.send_json(200, {**reply, "result": {"tools": tools}})
         elif method == "logging/setLevel":
             session["level"] = params.get("level")
-            self.send_json(200, reply({}))
-        elif method == "tools/call":
-            name, arguments = params["name"], params.get("arguments") or {}
+            self.send_json(200, {**reply, "result": {}})
+        elif method == "tools/call" and params["name"] in TOOLS:
             with LOCK:
                 CALLS["count"] += 1
-            if name == "echo":
-                self.send_json(200, text(f"echo: {arguments['message']}"))
-            elif name == "slow":
-                self.start_events()
-                token = (params.get("_meta") or {}).get("progressToken")
-                for step in range(5):
-                    time.sleep(arguments["seconds"] / 5)
-                    if token is not None:
-                        self.event(
-                            {
-                                "jsonrpc": "2.0",
-                                "method": "notifications/progress",
-                                "params": {
-                                    "progressToken": token,
-                                    "progress": step + 1,
-                                    "total": 5,
-                                },
-                            }
-                        )
-                self.event(text("slow done"))
-            elif name == "die":
-                self.start_events()
-                self.event(
-                    {
-                        "jsonrpc": "2.0",
-                        "method": "notifications/message",
-                        "params": {"level": "error", "data": "going down"},
-                    }
-                )
-                self.wfile.write(b"data: {half")
-                self.wfile.flush()
-                os._exit(3)
-            elif name == "forget":
-                SESSIONS.clear()
-                self.send_json(200, text("forgotten"))
-            elif name == "count":
-                self.send_json(200, text(CALLS["count"]))
-            elif name == "key":
-                self.send_json(200, text(self.headers.get("X-Key", "none")))
-            elif name == "env":
-                self.send_json(200, text(os.environ.get(arguments["name"], "unset")))
-            elif name == "big":
-                self.send_json(200, text("x" * int(arguments["size"])))
-            elif name == "silent":
-                self.start_events()
-                time.sleep(arguments["seconds"])
-                self.event(text("spoken"))
+            arguments = params.get("arguments") or {}
+            arguments["_token"] = (params.get("_meta") or {}).get("progressToken")
+            told = TOOLS[params["name"]](self, arguments)
+            result = {"content": [{"type": "text", "text": str(told)}]}
+            if self.close_connection:  # an event stream was begun
+                self.event({**reply, "result": result})
+            else:
+                self.send_json(200, {**reply, "result": result})
         else:
             error = {"code": -32601, "message": "Method not found"}
-            self.send_json(200, {"jsonrpc": "2.0", "id": mid, "error": error})
+            self.send_json(200, {**reply, "error": error})
 
-    def do_GET(self) -> None:
-        if self.path == "/mcp":
-            if self.session() is not None:
-                self.start_events()
-                self.event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
-                while True:
-                    time.sleep(0.2)
-                    self.wfile.write(b": ping\n\n")
-                    self.wfile.flush()
-        elif self.path.startswith("/download/"):
-            size = int(self.path.rsplit("/", 1)[1])
-            self.send_response(200)
-            self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Content-Length", str(size))
-            self.end_headers()
-            block = b"d" * 65536
-            while size:
-                self.wfile.write(block[:size])
-                size -= min(size, len(block))
-        elif self.path.startswith("/events/"):
-            self.start_events()
-            for number in range(int(self.path.rsplit("/", 1)[1])):
-                self.event({"number": number})
-                time.sleep(0.05)
-        elif (self.headers.get("Upgrade") or "").lower() == "websocket":
-            self.websocket()
-        else:
-            self.send_json(
-                200, {"path": self.path, "fields": {k.lower(): v for k, v in self.headers.items()}}
-            )
+    def slow(self, arguments: dict[str, Any]) -> str:
+        """Take long, and tell how far it is."""
+        self.start_events()
+        for step in range(5):
+            time.sleep(arguments["seconds"] / 5)
+            if arguments["_token"] is not None:
+                told = {"progressToken": arguments["_token"], "progress": step + 1, "total": 5}
+                self.tell("notifications/progress", **told)
+        return "slow done"
+
+    def die(self, _: dict[str, Any]) -> None:
+        """End in the middle of an event."""
+        self.start_events()
+        self.tell("notifications/message", level="error", data="going down")
+        self.wfile.write(b"data: {half")
+        print("last words", file=sys.stderr, flush=True)
+        os._exit(3)
+
+    def silent(self, arguments: dict[str, Any]) -> str:
+        """Begin an event stream and say nothing for a while."""
+        self.start_events()
+        time.sleep(arguments["seconds"])
+        return "spoken"
 
     def do_DELETE(self) -> None:
+        """End a session."""
         session = self.session()
         if session is not None:
             del SESSIONS[session["id"]]
             self.send_json(200, None)
 
+    # --- Other paths ----------------------------------------------------------------------------
+
+    def do_GET(self) -> None:
+        """Serve the event stream of a session, and everything else."""
+        if self.path == "/mcp":
+            if self.session() is not None:
+                self.start_events()
+                self.tell("notifications/tools/list_changed")
+                while True:
+                    time.sleep(0.2)
+                    self.wfile.write(b": ping\n\n")
+        elif self.path.startswith("/download/"):
+            self.download(int(self.path.rsplit("/", 1)[1]))
+        elif self.path.startswith("/events/"):
+            self.start_events()
+            for number in range(int(self.path.rsplit("/", 1)[1])):
+                self.event({"number": number})
+                time.sleep(0.05)
+        elif self.path == "/flood":
+            self.start_events()
+            while True:
+                self.event({"padding": "x" * 16384})
+        elif (self.headers.get("Upgrade") or "").lower() == "websocket":
+            self.websocket()
+        else:
+            self.send_json(200, {"path": self.path, "fields": self.fields()})
+
+    def download(self, size: int) -> None:
+        """Send so many bytes."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        block = b"d" * 65536
+        while size:
+            self.wfile.write(block[:size])
+            size -= min(size, len(block))
+
     def websocket(self) -> None:
         """Echo every frame; masked in, unmasked out."""
-        accept = hashlib.sha1(
-            (self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
-        )
+        accept = hashlib.sha1(self.headers["Sec-WebSocket-Key"].encode() + WEBSOCKET_GUID)
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
@@ -254,18 +250,49 @@ class Handler(BaseHTTPRequestHandler):
             if size == 126:
                 size = int.from_bytes(self.rfile.read(2), "big")
             mask = self.rfile.read(4)
-            data = bytes(b ^ mask[i % 4] for i, b in enumerate(self.rfile.read(size)))
-            prefix = bytes([head[0]]) + (
-                bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
-            )
-            self.wfile.write(prefix + data)
-            self.wfile.flush()
+            payload = bytes(b ^ mask[i % 4] for i, b in enumerate(self.rfile.read(size)))
+            short = size < 126
+            length = bytes([size]) if short else b"\x7e" + size.to_bytes(2, "big")
+            self.wfile.write(head[:1] + length + payload)
+
+
+def forget(_: Exchange, __: dict[str, Any]) -> str:
+    """Drop every session."""
+    SESSIONS.clear()
+    return "forgotten"
+
+
+def log(_: Exchange, arguments: dict[str, Any]) -> str:
+    """Write a line to stderr."""
+    print(arguments["text"], file=sys.stderr, flush=True)
+    return ""
+
+
+TOOLS: dict[str, Callable[[Exchange, dict[str, Any]], object]] = {
+    "echo": lambda _, arguments: f"echo: {arguments['message']}",
+    "slow": Exchange.slow,
+    "die": Exchange.die,
+    "forget": forget,
+    "count": lambda _, __: CALLS["count"],
+    "key": lambda exchange, _: exchange.headers.get("X-Key", "none"),
+    "env": lambda _, arguments: os.environ.get(arguments["of"], "unset"),
+    "log": log,
+    "big": lambda _, arguments: "x" * int(arguments["size"]),
+    "silent": Exchange.silent,
+    "pid": lambda _, __: os.getpid(),
+}
 
 
 class Server(ThreadingHTTPServer):
+    """A thread for each connection."""
+
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: the gate may hang up when it likes."""
+
 
 if __name__ == "__main__":
-    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    time.sleep(float(os.environ.get("SLOW_START", "0")))
+    Server(("127.0.0.1", int(sys.argv[1])), Exchange).serve_forever()
