@@ -360,7 +360,7 @@ class InstancePool:
             for record in tuple(self._records.values())
         ]
         try:
-            await DeferredList(over).addTimeout(deadline_s, self._clock)
+            await DeferredList(over, consumeErrors=True).addTimeout(deadline_s, self._clock)
         except TimeoutError:
             log.error("Some servers did not stop within {s} s", s=deadline_s)
         for record in self._records.values():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -32,6 +33,7 @@ DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 _PORT_TRIES: Final = 32
 _NO_SESSION: Final = -1
+_REAP_AFTER_S: Final = 1.0
 
 
 def free_port() -> int:
@@ -56,6 +58,8 @@ class ProcessRuntime:
     :param state_dir: folder for what instances keep, made when missing.
     :param path: PATH of the children.
     :param stop_grace_s: each step of stopping, in `shutdown`.
+    :param reaps_orphans: orphaned descendants become children of this process, because it is
+        process 1 of a container (then this is found out) or a subreaper; so it must reap them.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class ProcessRuntime:
         path: str = DEFAULT_PATH,
         python: str = sys.executable,
         stop_grace_s: float = 5.0,
+        reaps_orphans: bool | None = None,
         choose_port: Callable[[], int] = free_port,
         processes: ProcFS | None = None,
         trees: TreeRemover | None = None,
@@ -81,6 +86,8 @@ class ProcessRuntime:
         self._processes = processes or ProcFS(reactor)
         self._trees = trees or TreeRemover(reactor)
         self._children: dict[str, Child] = {}
+        self._reaps_orphans = os.getpid() == 1 if reaps_orphans is None else reaps_orphans
+        self._reaping: IDelayedCall | None = None
 
     # --- Starting -----------------------------------------------------------------------------
 
@@ -195,7 +202,9 @@ class ProcessRuntime:
     def _ended(self, _: Exit, child: Child) -> None:
         self._children.pop(child.instance_id, None)
         self._trees.remove(self._places.run_dir(child.instance_id))
-        self._reactor.callLater(0, self.reap)
+        if self._reaps_orphans and self._reaping is None:
+            # What was killed with it needs a moment to die.
+            self._reaping = self._reactor.callLater(_REAP_AFTER_S, self._reap)
 
     def stop(self, instance: IInstance, grace_s: float) -> Deferred[Exit]:
         """See `IRuntime.stop`."""
@@ -239,21 +248,18 @@ class ProcessRuntime:
             except (ProcessLookupError, PermissionError):
                 continue
 
-    def reap(self) -> None:
+    def _reap(self) -> None:
         """
-        Take the exit status of orphans that became children of the gate.
+        Take the exit status of orphans that became children of this process.
 
-        That happens when the gate is process 1 of a container, or a subreaper; else `init` does
-        it.  Children of Twisted, and of anybody else in this process, are left alone.
+        Children of Twisted are left to it, and those of anybody else, being in our session, too.
         """
-        me = os.getpid()
-        if me != 1:
-            return
-        own_session = os.getsid(0)
+        self._reaping = None
+        me, own_session = os.getpid(), os.getsid(0)
+        known = {child.pid for child in self._children.values()}
         for process in self._processes.processes():
-            if process.parent == me and process.state == "Z" and process.session != own_session:
-                if any(process.pid == child.pid for child in self._children.values()):
-                    continue
+            orphan = process.parent == me and process.session != own_session
+            if orphan and process.state == "Z" and process.pid not in known:
                 try:
                     os.waitpid(process.pid, os.WNOHANG)
                 except ChildProcessError:
@@ -266,3 +272,6 @@ class ProcessRuntime:
         await DeferredList(stops)
         await self._trees.idle()
         self._trees.stop()
+        if self._reaping is not None:
+            self._reaping.cancel()
+            self._reaping = None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -47,6 +48,8 @@ from mcpgate.testing.runtime_contract import BRIEF, GRACE_S, RuntimeFixture, mak
 from mcpgate.timing.deferreds import deferred
 
 T = TypeVar("T")
+
+PR_SET_CHILD_SUBREAPER = 36
 
 ECHO = """
 import sys
@@ -298,6 +301,19 @@ class ProcessRuntimeTests(TestCase):
         await DeferredList([self.runtime.stop(instance, 0) for instance in instances])
         processes = ProcFS(reactor)
         self.assertEqual([pid for pid in pids if processes.process(pid) is not None], [])
+
+    async def test_orphans_are_reaped(self) -> None:
+        """As process 1 of a container, the gate leaves no zombies of its grandchildren."""
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.addCleanup(libc.prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        self.runtime._reaps_orphans = True
+        instance = await self.start(FAMILY)
+        same, fled = map(int, (await self.line_of(instance)).split())
+        await self.runtime.stop(instance, 0)
+        processes = ProcFS(reactor)
+        await self.until(lambda: processes.process(same) is None, 3.0)
+        await self.until(lambda: processes.process(fled) is None, 3.0)
 
     async def test_twenty_at_once(self) -> None:
         """Twenty children start together, answer and stop together."""

@@ -104,6 +104,13 @@ class PoolTestCase(SynchronousTestCase):
         self.upstreams: list[FakeUpstream] = []
         self.pool = self.make()
 
+    def tearDown(self) -> None:
+        """Leave no start under way: what ends by garbage collection ends in any order."""
+        done = self.pool.stop_all(1.0)
+        for _ in range(5):
+            self.clock.advance(1000.0)
+        self.successResultOf(done)
+
     def make(self, **more: Any) -> InstancePool:
         """Make one with other limits."""
         ids = count(1)
@@ -540,8 +547,8 @@ class CapTests(PoolTestCase):
         """When too many wait for their start, more are sent away for a while."""
         self.pool = self.make(start_parallel=1, start_queue=1)
         self.runtime.behaviours["toy"] = Behaviour(start_s=1.0)
-        self.ask("a")
-        self.ask("b")
+        for who in "ab":
+            self.ask(who).addErrback(lambda failure: failure.trap(GateError))
         self.assertEqual(self.refused(self.ask("c"), RateLimited).retry_after_s, 10.0)
 
 
