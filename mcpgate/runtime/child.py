@@ -231,7 +231,7 @@ class Child(ProcessProtocol):
         self._logged = 0
         for number in self._log_fds():
             self._pipes[number].startReading()
-        self._drain = self._clock.callLater(_DRAIN_S, self._let_go)
+        self._drain = self._clock.callLater(_DRAIN_S, self._let_go, reason)
 
     def _kill_rest(self) -> None:
         """Kill who survived in the session, or fled from it."""
@@ -242,10 +242,12 @@ class Child(ProcessProtocol):
             except (ProcessLookupError, PermissionError):
                 continue
 
-    def _let_go(self) -> None:
+    def _let_go(self, reason: Failure) -> None:
+        """End without the end of the pipes: closing stdin may wait for a reader for ever."""
         self._drain = None
         log.warn("Something outlived {instance} and holds its pipes", instance=self.instance_id)
         self.transport.loseConnection()
+        self.processEnded(reason)
 
     @override
     def processEnded(self, reason: Failure) -> None:
@@ -258,7 +260,7 @@ class Child(ProcessProtocol):
 
     def _how(self, code: int | None, number: int | None) -> Exit:
         tail = tuple(self.logs()[-_TAIL_LINES:])
-        text = "\n".join(tail)
+        text = "\n".join(self.logs())  # Where node is out of memory, it says so 25 lines earlier.
         reason = "exited" if number is None else "killed"
         if self._stopping:
             reason = "stopped"

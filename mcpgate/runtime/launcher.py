@@ -55,7 +55,7 @@ class Instructions:
                 self.options[name.decode()] = value
 
 
-def read_instructions() -> Instructions:
+def read_instructions() -> Instructions:  # pragma: no cover  # as main
     """Read to the end of the pipe; an end without a NUL means the gate died while writing."""
     parts = []
     while True:
@@ -70,7 +70,7 @@ def read_instructions() -> Instructions:
     return Instructions(data)
 
 
-def live_and_die_with(parent: int) -> None:
+def live_and_die_with(parent: int) -> None:  # pragma: no cover  # as main
     """
     Have the kernel kill us when the gate dies, whatever it dies of.
 
@@ -86,7 +86,7 @@ def live_and_die_with(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
 
 
-def limit(limits: dict[int, int]) -> None:
+def limit(limits: dict[int, int]) -> None:  # pragma: no cover  # as main
     """Set each limit, or the lower hard limit that is there already."""
     for number, wanted in limits.items():
         hard = resource.getrlimit(number)[1]
@@ -95,7 +95,7 @@ def limit(limits: dict[int, int]) -> None:
         resource.setrlimit(number, (most, hard if number == resource.RLIMIT_STACK else most))
 
 
-def prefer_for_oom(score: bytes) -> None:
+def prefer_for_oom(score: bytes) -> None:  # pragma: no cover  # as main
     """Be killed before the gate when memory is short; not being allowed to ask is no failure."""
     try:
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
@@ -115,7 +115,7 @@ def found(command: bytes, path: bytes) -> bytes | None:
     return None
 
 
-def main() -> None:
+def main() -> None:  # pragma: no cover  # runs without coverage; tests/functional proves it
     """Prepare, then become the server; only comes back by exiting."""
     step, about = "instructions", b""
     try:
@@ -149,6 +149,6 @@ def main() -> None:
     os._exit(127)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  # as main
     sys.dont_write_bytecode = True
     main()

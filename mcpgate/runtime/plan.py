@@ -7,10 +7,26 @@ Everything here is a function of what is seen and of ``now`` (a monotonic clock 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
-from mcpgate.model import InstanceKey, InstanceState, Lifetime, Restraint, Usage
+from mcpgate.model import InstanceKey, InstanceState, Lifetime, Restraint, ServerSpec, Usage
+
+_PER_CALL: Final = (
+    "call_timeout_max_s",
+    "call_timeout_s",
+    "forward_headers",
+    "lifetime",
+    "max_body_bytes",
+    "max_instances",
+    "pool_lost_sessions",
+    "rate",
+    "ready_path",
+    "relay",
+    "relay_body_bytes",
+)
+"""What an entry says about calls and times, not about what is started or connected to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +115,13 @@ class Sweep:
 
     stop: tuple[InstanceKey, ...] = ()
     remove: tuple[InstanceKey, ...] = ()
+
+
+def runs_alike(old: ServerSpec, new: ServerSpec) -> bool:
+    """Tell whether a copy started by the old entry may go on under the new one."""
+    if old == new:
+        return True
+    return replace(new, **{name: getattr(old, name) for name in _PER_CALL}) == old
 
 
 def make_room(seen: Iterable[Seen], newcomer: Newcomer, limits: Limits) -> Room:

@@ -124,7 +124,7 @@ class InstancePool:
         if running is None:
             return None
         if record.spec is not spec:
-            if record.spec != spec:
+            if not plan.runs_alike(record.spec, spec):
                 return None
             record.spec = spec
         return Lease(record, running)
@@ -170,8 +170,8 @@ class InstancePool:
         record = self._get(spec, owner, caller)
         record.forgotten = False
         record.caller = caller
-        if record.spec != spec:
-            record.spec = spec
+        old, record.spec = record.spec, spec
+        if not plan.runs_alike(old, spec):
             record.crashes.forgive()
             record.life.stop(
                 BackendUnavailable(

@@ -190,6 +190,8 @@ class EndTests(ChildTestCase):
         self.assertNoResult(self.child.when_ended())
         self.clock.advance(0.5)
         self.assertIn("lose", self.transport.told)
+        self.assertEqual(self.successResultOf(self.child.when_ended()).code, 0)
+        self.child.processEnded(Failure(ProcessDone(0)))
 
     def test_usage(self) -> None:
         """While it lives it can be asked what it uses."""

@@ -260,6 +260,32 @@ class LeaseTests(PoolTestCase):
         assert lease is not None
         self.assertIs(lease.instance, old.instance)
 
+    def test_changed_times(self) -> None:
+        """New times and limits of calls hold at once, without a restart."""
+        old = self.leased()
+        old.release()
+        slower = replace(SPEC, call_timeout_s=5.0, lifetime=replace(SPEC.lifetime, idle_stop_s=10))
+        self.leased(spec=slower).release()
+        self.assertEqual(len(self.runtime.instances), 1)
+        self.clock.advance(10)
+        self.pool.sweep()
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.assertEqual(self.runtime.alive, [])
+
+    def test_changed_while_starting(self) -> None:
+        """An entry that changes during a start starts anew; who waits gets the new copy."""
+        self.runtime.behaviours["toy"] = Behaviour(start_s=2.0)
+        asked = self.ask()
+        new = self.ask(spec=replace(SPEC, command=("toy", "2")))
+        for _ in range(4):
+            self.clock.advance(1.0)
+        for one in (asked, new):
+            instance = self.successResultOf(one).instance
+            assert isinstance(instance, MemoryInstance)
+            self.assertEqual(instance.spec.command, ("toy", "2"))
+        self.assertEqual(len(self.runtime.alive), 1)
+
     def test_remote(self) -> None:
         """A remote server is an instance without a start, under no cap of this machine."""
         self.pool = self.make(limits=Limits(max_running=1), start_parallel=0)
