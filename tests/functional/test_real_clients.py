@@ -50,7 +50,7 @@ address_burst = 1000
 
 STDIO = """
 [server:stdio]
-command = {python} <servers>/sdk1_stdio.py
+command = {python} <servers>/sdk1_server.py
 env.WHO = {{user}}
 memory = 512MiB
 """

@@ -1,18 +1,21 @@
 """
-A stdio MCP server on the Python SDK 1.30: what users write, run by the SDK's own interpreter.
+An MCP server on the Python SDK 1.30: what users write, run by the SDK's own interpreter.
 
+``sdk1_server.py`` speaks stdio, ``sdk1_server.py PORT`` Streamable HTTP.
 ``WHO`` in the environment says whose process it is; every text it answers names it.
 """
 
 import asyncio
 import os
+import sys
 
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.types import SamplingMessage, TextContent
 from pydantic import BaseModel
 
 WHO = os.environ.get("WHO", "nobody")
-server = FastMCP("sdk1-stdio")
+PORT = int(sys.argv[1]) if sys.argv[1:] else 0
+server = FastMCP("sdk1", port=PORT)
 
 
 class Colour(BaseModel):
@@ -70,4 +73,4 @@ for tool in (echo, pid, count, choose, roots, sample, grow):
     server.add_tool(tool)
 
 if __name__ == "__main__":
-    server.run("stdio")
+    server.run("streamable-http" if PORT else "stdio")
