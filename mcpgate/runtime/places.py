@@ -59,8 +59,12 @@ class Places:
     def make(self, instance_id: str, key: InstanceKey) -> tuple[str, str, str]:
         """Make the folders; answer those for files, for temporary files, and for data."""
         run_dir = self.run_dir(instance_id)
-        folders = (os.path.join(run_dir, "files"), os.path.join(run_dir, "tmp"), self.data_dir(key))
-        os.makedirs(run_dir, mode=0o700)
+        data_dir = self.data_dir(key)
+        folders = (os.path.join(run_dir, "files"), os.path.join(run_dir, "tmp"), data_dir)
+        # One by one: makedirs gives its mode to the last folder only.
+        for folder in (self._run, self._data, os.path.dirname(data_dir)):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.mkdir(run_dir, mode=0o700)
         for folder in folders:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         return folders

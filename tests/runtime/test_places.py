@@ -25,7 +25,8 @@ class PlacesTests(SynchronousTestCase):
     def test_folders(self) -> None:
         """Each start has a folder of its own, each owner one that stays; all are private."""
         files, tmp, data = self.places.make("i1", KEY)
-        for folder in (files, tmp, data):
+        parents = [str(Path(folder).parent) for folder in (files, data)]
+        for folder in (files, tmp, data, *parents, str(Path(parents[1]).parent)):
             self.assertEqual(os.stat(folder).st_mode & 0o777, 0o700)
         self.assertEqual(self.places.make("i2", KEY)[2], data)
         self.assertTrue(data.endswith("toy/" + "ab" * 16))
