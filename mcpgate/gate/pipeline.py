@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mcpgate.errors import Overloaded, RateLimited, Unauthenticated
+from mcpgate.errors import GateError, Overloaded, RateLimited, Unauthenticated
 from mcpgate.gate.access.challenge import unauthenticated_fields
 from mcpgate.gate.access.credentials import extract
 from mcpgate.gate.access.lockout import Lockout
@@ -70,30 +70,40 @@ class Gate:
         """
         try:
             credential = extract(fields, query, self._headers)
-        except Unauthenticated as error:
-            self._admission.knock(address)
-            raise self._challenged(error) from None
+        except GateError as error:
+            self._knock(address)
+            if isinstance(error, Unauthenticated):
+                self._challenge(error)
+            raise
         if credential is None:
             if not self._anonymous:
-                self._admission.knock(address)
-                raise self._challenged(Unauthenticated())
+                self._knock(address)
+                unknown = Unauthenticated()
+                self._challenge(unknown)
+                raise unknown
             credential = _NOBODY
         caller = self._authenticator.remembered(credential)
         if caller is not None:
             return caller
-        self._admission.knock(address)
+        self._knock(address)
         asking = self._lockout.authenticate(self._authenticator, credential, address)
         return asking.addErrback(self._refused)
 
     def _refused(self, failure: Failure) -> Failure:
         if isinstance(failure.value, Unauthenticated):
             self._meters.events["auth_refused"] += 1
-            self._challenged(failure.value)
+            self._challenge(failure.value)
         return failure
 
-    def _challenged(self, error: Unauthenticated) -> Unauthenticated:
+    def _challenge(self, error: Unauthenticated) -> None:
         error.fields = unauthenticated_fields(self._realm, error)
-        return error
+
+    def _knock(self, address: str) -> None:
+        try:
+            self._admission.knock(address)
+        except RateLimited:
+            self._meters.events["rate_limited"] += 1
+            raise
 
     def charge(self, caller: Caller, spec: ServerSpec, *, count: int = 1) -> None:
         """
@@ -124,7 +134,7 @@ class Gate:
         """
         Take places for requests in work.
 
-        :return: to be called once for each of them when it is answered.
+        :return: to be called once for each of them when it is answered; further calls do nothing.
         :raises Overloaded: the key has too many in work.
         """
         taken = 0
@@ -140,6 +150,10 @@ class Gate:
         self._meters.calls_in_work += count
 
         def leave() -> None:
+            nonlocal taken
+            if not taken:
+                return
+            taken -= 1
             self._meters.calls_in_work -= 1
             self._admission.leave(caller)
 
@@ -149,7 +163,7 @@ class Gate:
         """
         Take a place for a long stream, and keep its key checked while it is open (R58).
 
-        :return: to be called once when the stream has ended.
+        :return: to be called when the stream has ended; further calls do nothing.
         :raises Overloaded: the key has too many open.
         """
         key = ("stream", caller.principal)
@@ -160,8 +174,13 @@ class Gate:
             )
         unwatch = self._revocations.watch(caller)
         self._meters.streams += 1
+        open_ = True
 
         def over() -> None:
+            nonlocal open_
+            if not open_:
+                return
+            open_ = False
             self._meters.streams -= 1
             unwatch()
             self._slots.release(key)

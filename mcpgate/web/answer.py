@@ -7,7 +7,7 @@ something has to be streamed, or until the client might think nobody is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zope.interface import implementer
 
@@ -17,7 +17,7 @@ from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Response, encode, error_response
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.web.event_stream import KEEPALIVE
-from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields
+from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields, refuse_message
 
 STREAM_FIELDS = [
     (b"content-type", b"text/event-stream"),
@@ -30,23 +30,27 @@ class Answer:
     """
     Collects what answers one POST and writes it in the form the client can take.
 
-    :param expected: how many responses complete it: 1, or the number of requests in a batch.
+    While nothing is said for ``keepalive_s`` a client that takes event streams gets a comment.
+    Once the client has gone every method does nothing.
+
+    :param ids: of the requests in the POST; the answer is complete when each was answered.
     :param batch: the client sent an array: a JSON answer is an array too.
     :param fields: extra response fields (``Mcp-Session-Id``).
-    :param completed: called once when the answer is complete or the client has gone.
     """
 
     __slots__ = (
         "_batch",
-        "_completed",
         "_deadline",
-        "_expected",
         "_fields",
         "_inbound",
         "_json_ok",
         "_keepalive_s",
+        "_over",
+        "_raw",
         "_responses",
+        "_retry_after",
         "_stream_ok",
+        "_waiting",
         "_wheel",
     )
 
@@ -57,8 +61,7 @@ class Answer:
         wheel: DeadlineWheel,
         keepalive_s: float,
         accepts: tuple[bool, bool],
-        completed: Callable[[], None],
-        expected: int = 1,
+        ids: Iterable[int | str],
         batch: bool = False,
         fields: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
@@ -66,96 +69,180 @@ class Answer:
         self._wheel = wheel
         self._keepalive_s = keepalive_s
         self._json_ok, self._stream_ok = accepts
-        self._completed: Callable[[], None] | None = completed
-        self._expected = expected
+        self._waiting = list(ids)
         self._batch = batch
         self._fields = fields or []
+        self._retry_after: list[tuple[bytes, bytes]] = []
         self._responses: list[Response | ErrorResponse] = []
         self._deadline: Deadline | None = None
-        inbound.on_gone(self._over)
+        self._raw = False
+        self._over = False
         self._rearm()
+        inbound.on_gone(self._end)
 
     @property
     def over(self) -> bool:
         """Tell whether nothing more can be said."""
-        return self._completed is None
+        return self._over
 
-    def add_field(self, name: bytes, value: bytes) -> None:
-        """Add a response field; only while the head is not written."""
-        self._fields.append((name, value))
+    @property
+    def waiting(self) -> tuple[int | str, ...]:
+        """The ids that were not answered yet."""
+        return tuple(self._waiting)
 
-    def stream(self, message: Message) -> None:
-        """Pass on what is not the answer itself; dropped for a client that takes only JSON."""
-        if self._completed is None or not self._stream_ok:
-            return
-        self._open_stream()
-        self._inbound.write(sse_event(encode(message)))
-        self._rearm()
+    # --- Messages -------------------------------------------------------------------------------
+
+    def stream(self, message: Message) -> bool:
+        """Pass on what is not the answer itself; False for a client that can not be told."""
+        if self._over or not self._stream_ok:
+            return False
+        self.events(sse_event(encode(message)))
+        return True
 
     def complete(self, response: Response | ErrorResponse, error: GateError | None = None) -> None:
         """Add one response; with the last one the answer is written and ended."""
-        if self._completed is None:
+        if self._over or response.id not in self._waiting:
             return
-        self._expected -= 1
+        self._waiting.remove(response.id)
         if self._inbound.started:
             self._inbound.write(sse_event(encode(response)))
-            if self._expected <= 0:
-                self._inbound.finish()
-                self._over()
+            self._rearm()
+            if not self._waiting:
+                self.end()
             return
         self._responses.append(response)
-        if self._expected > 0:
+        if error is not None:
+            self._retry_after = [
+                field for field in refusal_fields(error) if field not in (JSON, NO_STORE)
+            ]
+        if self._waiting:
             return
         bodies = [encode(message) for message in self._responses]
-        if self._json_ok:
-            fields = refusal_fields(error) if error is not None else [JSON, NO_STORE]
-            body = b"[" + b",".join(bodies) + b"]" if self._batch else bodies[0]
-            self._inbound.respond(200, fields + self._fields, body)
-        else:
-            self._inbound.start(200, STREAM_FIELDS + self._fields, None)
-            for body in bodies:
-                self._inbound.write(sse_event(body))
-            self._inbound.finish()
-        self._over()
+        self._whole(b"[" + b",".join(bodies) + b"]" if self._batch else bodies[0], bodies)
 
-    def fail(self, error: GateError, message_id: int | str | None) -> None:
+    def fail(self, error: GateError, message_id: int | str) -> None:
         """Complete one request with a refusal of the gate."""
+        if self._over or message_id not in self._waiting:
+            return
         self._inbound.notes["reason"] = error.reason
-        if isinstance(error, CallCancelled) and self._inbound.started and self._expected <= 1:
-            self._inbound.finish()
-            self._over()
+        if isinstance(error, CallCancelled) and self._inbound.started:
+            # MCP wants no answer to what was cancelled: the stream just ends.
+            self.answered(message_id)
+            if not self._waiting:
+                self.end()
             return
         self.complete(error_response(message_id, error, self._inbound.request_id), error)
 
-    def _open_stream(self) -> None:
-        if self._inbound.started:
+    def fail_rest(self, error: GateError) -> None:
+        """Complete every request that is not answered with a refusal of the gate, and end."""
+        if self._raw:
+            # Inside a JSON body: only a cut tells that it is not whole.
+            self._inbound.notes["reason"] = error.reason
+            self._inbound.abort()
+            self._end()
+        for message_id in self.waiting:
+            self.fail(error, message_id)
+        self.end()
+
+    def refuse(self, error: GateError, message_id: int | str) -> None:
+        """Refuse ``initialize``: there is no session, so the HTTP status tells the failure too."""
+        self._fields = []
+        if self._over:
             return
-        self._inbound.start(200, STREAM_FIELDS + self._fields, None)
+        if self._inbound.started or not self._json_ok:
+            self.fail(error, message_id)
+        else:
+            refuse_message(self._inbound, error, message_id, live=False)
+            self._end()
+
+    def without_fields(self) -> None:
+        """Leave the extra response fields out: what they announce did not come to be."""
+        self._fields = []
+
+    # --- What a server wrote, as it wrote it ------------------------------------------------------
+
+    def open_stream(self) -> None:
+        """Answer with an event stream from here on."""
+        if self._over or self._inbound.started:
+            return
+        self._inbound.start(200, STREAM_FIELDS + self._retry_after + self._fields, None)
         for response in self._responses:
             self._inbound.write(sse_event(encode(response)))
         self._responses.clear()
 
+    def events(self, data: bytes) -> None:
+        """Pass on whole events."""
+        if not self._over:
+            self.open_stream()
+            self._inbound.write(data)
+            self._rearm()
+
+    def answered(self, message_id: int | str) -> None:
+        """Note that what was passed on as events holds the answer to a request."""
+        if message_id in self._waiting:
+            self._waiting.remove(message_id)
+
+    def whole(self, body: bytes) -> None:
+        """Answer every request with this JSON."""
+        if not self._over:
+            self._whole(body, [body])
+
+    def begin_body(self, length: int) -> bool:
+        """Begin to stream a JSON answer; False where it has to be `whole`."""
+        if self._over:
+            return True  # Nobody listens: it need not be held either.
+        if self._inbound.started or not self._json_ok:
+            return False
+        self._raw = True
+        self._disarm()
+        self._inbound.start(200, [JSON, NO_STORE, *self._fields], length)
+        return True
+
+    def body(self, data: bytes) -> None:
+        """Pass on a piece of the JSON answer."""
+        self._inbound.write(data)
+
+    def end(self) -> None:
+        """End what was streamed."""
+        if not self._over:
+            self.open_stream()
+            self._inbound.finish()
+            self._end()
+
+    # --- Ends -----------------------------------------------------------------------------------
+
+    def _whole(self, body: bytes, events: list[bytes]) -> None:
+        if self._json_ok and not self._inbound.started:
+            fields = [JSON, NO_STORE, *self._retry_after, *self._fields]
+            self._inbound.respond(200, fields, body)
+        else:
+            self._responses.clear()
+            self.open_stream()
+            for event in events:
+                self._inbound.write(sse_event(event))
+            self._inbound.finish()
+        self._end()
+
     def _rearm(self) -> None:
+        self._disarm()
+        self._deadline = self._wheel.arm(self._keepalive_s, self._quiet)
+
+    def _disarm(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self._wheel.arm(self._keepalive_s, self._quiet)
+            self._deadline = None
 
     def _quiet(self) -> None:
         # Nothing was said for a while: open the stream so that proxies and clients see life.
         self._deadline = None
-        if self._completed is None or not self._stream_ok:
-            return
-        self._open_stream()
-        self._inbound.write(KEEPALIVE)
-        self._rearm()
+        if self._inbound.finished:
+            self._end()
+        elif self._stream_ok:
+            self.events(KEEPALIVE)
 
-    def _over(self) -> None:
-        completed, self._completed = self._completed, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if completed is not None:
-            completed()
+    def _end(self) -> None:
+        self._over = True
+        self._disarm()
 
 
 @implementer(IMessageSink)
@@ -163,34 +250,40 @@ class CallSink:
     """
     One request's share of an `Answer`.
 
-    :param ended: called once, with the error or None, when this request is answered.
+    :param ended: called with the response, or with the error, when this request is over;
+        answers True when it takes care of a new try.
+    :param otherwise: gets what can not be said within the answer.
+    :ivar delivered: something was said already.
     """
 
-    __slots__ = ("_answer", "_ended", "_message_id", "delivered")
+    __slots__ = ("_answer", "_ended", "_message_id", "_otherwise", "delivered")
 
     def __init__(
         self,
         answer: Answer,
         message_id: int | str,
-        ended: Callable[[GateError | None], bool],
+        ended: Callable[[Message | GateError], bool],
+        otherwise: Callable[[Message], None],
     ) -> None:
         self._answer = answer
         self._message_id = message_id
         self._ended = ended
+        self._otherwise = otherwise
         self.delivered = False
 
     def deliver(self, message: Message) -> None:
         """See `IMessageSink.deliver`."""
         self.delivered = True
-        self._answer.stream(message)
+        if not self._answer.stream(message):
+            self._otherwise(message)
 
     def finish(self, response: Message) -> None:
         """See `IMessageSink.finish`."""
-        self._ended(None)
         assert isinstance(response, Response | ErrorResponse)
+        self._ended(response)
         self._answer.complete(response)
 
     def fail(self, error: GateError) -> None:
-        """See `IMessageSink.fail`; ``ended`` answers True when it takes care of a new try."""
+        """See `IMessageSink.fail`."""
         if not self._ended(error):
             self._answer.fail(error, self._message_id)

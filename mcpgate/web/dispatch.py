@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mcpgate.errors import Draining, Forbidden, GateError, Internal, NotFound
+from mcpgate.errors import Draining, Forbidden, NotFound
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.interfaces import IInbound
 from mcpgate.model import Caller
 from mcpgate.web.endpoint import MCPEndpoint
 from mcpgate.web.guard import Guard
-from mcpgate.web.refusal import refuse
-
-log = Logger()
+from mcpgate.web.refusal import refuse, refuse_message
+from mcpgate.web.session_state import public
 
 
 class Dispatcher:
@@ -55,11 +53,8 @@ class Dispatcher:
         """Answer one request, or see that it will be answered."""
         try:
             self._dispatch(inbound)
-        except GateError as error:
-            refuse(inbound, error)
         except Exception:
-            log.failure("Request {request_id} failed", request_id=inbound.request_id)
-            refuse(inbound, Internal())
+            refuse(inbound, public(Failure(), inbound))
 
     def _dispatch(self, inbound: IInbound) -> None:
         if self._guard.check(inbound):
@@ -71,26 +66,30 @@ class Dispatcher:
             self._show_page(inbound)
             return
         inbound.notes["server"] = route.spec.name
-        if self.draining:
-            raise Draining(retry_after_s=5.0)
-        caller = self._gate.identify(inbound.head.fields, inbound.head.query, inbound.peer.address)
-        if isinstance(caller, Deferred):
-            caller.addCallback(lambda known: self._serve(inbound, known, route))
-            caller.addErrback(self._failed, inbound)
-        else:
-            self._serve(inbound, caller, route)
+        try:
+            if self.draining:
+                raise Draining(retry_after_s=5.0)
+            head = inbound.head
+            caller = self._gate.identify(head.fields, head.query, inbound.peer.address)
+            if isinstance(caller, Deferred):
+                caller.addCallback(lambda known: self._serve(inbound, known, route))
+                caller.addErrback(lambda failure: self._refuse(inbound, failure, route))
+            else:
+                self._serve(inbound, caller, route)
+        except Exception:
+            self._refuse(inbound, Failure(), route)
 
-    def _failed(self, failure: Failure, inbound: IInbound) -> None:
-        error = failure.value
-        if not isinstance(error, GateError):
-            log.failure(
-                "Request {request_id} failed", failure=failure, request_id=inbound.request_id
-            )
-            error = Internal()
-        refuse(inbound, error)
+    def _refuse(self, inbound: IInbound, failure: Failure, route: Route) -> None:
+        error = public(failure, inbound)
+        if route.is_endpoint:
+            refuse_message(inbound, error, None, live=False)
+        else:
+            refuse(inbound, error)
 
     def _serve(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         inbound.notes["principal"] = caller.principal.fingerprint
+        if inbound.finished:
+            return  # The client did not wait for its key to be checked.
         if not caller.may_use(route.spec.name):
             raise Forbidden
         if route.is_endpoint:

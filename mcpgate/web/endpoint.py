@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mcpgate.errors import (
     BadRequest,
-    GateError,
-    Internal,
+    InvalidParams,
     MethodNotAllowed,
     NotAcceptable,
     SessionNotFound,
@@ -28,6 +27,7 @@ from mcpgate.errors import (
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.interfaces import IInbound
+from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import (
     Batch,
     ErrorResponse,
@@ -36,17 +36,31 @@ from mcpgate.mcp.jsonrpc import (
     Request,
     Response,
     decode,
+    encode,
+    salvage_id,
 )
+from mcpgate.mcp.methods import INITIALIZE, PING
 from mcpgate.mcp.revisions import REVISIONS, Era, negotiate
 from mcpgate.model import Caller, Isolation, Owner, Principal, ServerSpec
-from mcpgate.web.refusal import accepts, refuse_message, respond_message
-
-log = Logger()
+from mcpgate.web.answer import STREAM_FIELDS
+from mcpgate.web.refusal import JSON, NO_STORE, accepts, refuse_batch, refuse_message
+from mcpgate.web.session_state import public
 
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
 
+DISCOVER = "server/discover"
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+
 METHODS = ((b"allow", b"GET, POST, DELETE, OPTIONS"),)
+
+
+def _is_modern(request: Request) -> bool:
+    """Tell whether a request is of the era without sessions, whatever its header says."""
+    if request.method == DISCOVER:
+        return True
+    meta = (request.params or {}).get("_meta")
+    return isinstance(meta, dict) and META_VERSION in meta
 
 
 def owner_of(spec: ServerSpec, principal: Principal, session_id: str) -> Owner:
@@ -129,7 +143,13 @@ class MCPEndpoint:
         self._streams_per_key = streams_per_key
 
     def serve(self, inbound: IInbound, caller: Caller, spec: ServerSpec) -> None:
-        """Answer one request of a known caller."""
+        """Answer one request of a known caller; what is refused is told in words of JSON-RPC."""
+        try:
+            self._serve(inbound, caller, spec)
+        except Exception:
+            refuse_message(inbound, public(Failure(), inbound), None, live=False)
+
+    def _serve(self, inbound: IInbound, caller: Caller, spec: ServerSpec) -> None:
         method = inbound.head.method
         if method == "POST":
             self._check_content(inbound)
@@ -159,26 +179,31 @@ class MCPEndpoint:
             raise UnsupportedMediaType
 
     def _posted(self, inbound: IInbound, caller: Caller, spec: ServerSpec, body: bytes) -> None:
-        message_id: int | str | None = None
+        message: Message | Batch | None = None
         live = False
         try:
             acceptable = accepts(inbound.head)
             if acceptable == (False, False):
                 raise NotAcceptable
             message = decode(body)
-            if isinstance(message, Request):
-                message_id = message.id
-                if message.method == "initialize":
-                    self._initialize(inbound, caller, spec, message, body, acceptable)
-                    return
+            if isinstance(message, Request) and message.method == INITIALIZE:
+                self._initialize(inbound, caller, spec, message, body, acceptable)
+                return
             session = self._find(inbound, caller, spec, message)
+            messages = self._messages(message, session)
             live = True
-            self._route(inbound, caller, spec, session, message, body, acceptable)
-        except GateError as error:
-            refuse_message(inbound, error, message_id, live=live)
+            self._route(inbound, caller, spec, session, message, messages, body, acceptable)
         except Exception:
-            log.failure("Request {request_id} failed", request_id=inbound.request_id)
-            refuse_message(inbound, Internal(), message_id, live=live)
+            error = public(Failure(), inbound)
+            if live and isinstance(message, Batch) and not inbound.started:
+                ids = [m.id for m in message.messages if isinstance(m, Request)]
+                if ids:
+                    refuse_batch(inbound, error, ids)
+                    return
+            message_id = message.id if isinstance(message, Request) else None
+            if message is None and isinstance(error, BadRequest | NotAcceptable):
+                message_id = salvage_id(body)
+            refuse_message(inbound, error, message_id, live=live)
 
     def _initialize(
         self,
@@ -193,16 +218,20 @@ class MCPEndpoint:
         requested = params.get("protocolVersion")
         capabilities = params.get("capabilities")
         if not isinstance(requested, str) or not isinstance(capabilities, dict):
-            raise BadRequest("initialize needs protocolVersion and capabilities.")
+            raise InvalidParams("initialize needs protocolVersion and capabilities.")
         self._gate.charge(caller, spec)
         release = self._gate.enter(caller)
-        session = self._sessions.create(
-            caller.principal,
-            spec.name,
-            json.dumps(params, ensure_ascii=False, separators=(",", ":")).encode(),
-            negotiate(requested).name,
-            capabilities,
-        )
+        try:
+            session = self._sessions.create(
+                caller.principal,
+                spec.name,
+                json.dumps(params, ensure_ascii=False, separators=(",", ":")).encode(),
+                negotiate(requested).name,
+                capabilities,
+            )
+        except BaseException:
+            release()
+            raise
         inbound.notes["session"] = session.label
         post = Post(
             inbound=inbound,
@@ -217,6 +246,19 @@ class MCPEndpoint:
         )
         self._speaker(spec).initialize(post, session)
 
+    def _messages(self, message: Message | Batch, session: Session) -> tuple[Message, ...]:
+        """Take a batch apart, where the session's revision knows batches."""
+        if not isinstance(message, Batch):
+            return (message,)
+        if not REVISIONS[session.record.revision].batch:
+            raise BadRequest("Batches are not part of this session's protocol revision.")
+        requests = [m for m in message.messages if isinstance(m, Request)]
+        if any(request.method == INITIALIZE for request in requests):
+            raise BadRequest("initialize must not be part of a batch.")
+        if len({request.id for request in requests}) < len(requests):
+            raise BadRequest("Two requests of a batch have the same id.")
+        return message.messages
+
     def _route(
         self,
         inbound: IInbound,
@@ -224,19 +266,13 @@ class MCPEndpoint:
         spec: ServerSpec,
         session: Session,
         message: Message | Batch,
+        messages: tuple[Message, ...],
         body: bytes,
         acceptable: tuple[bool, bool],
     ) -> None:
-        if isinstance(message, Batch):
-            if not REVISIONS[session.record.revision].batch:
-                raise BadRequest("Batches are not part of this session's protocol revision.")
-            messages = message.messages
-        else:
-            messages = (message,)
         requests = tuple(m for m in messages if isinstance(m, Request))
-        if any(request.method == "initialize" for request in requests):
-            raise BadRequest("initialize must not be part of a batch.")
-        self._gate.charge(caller, spec, count=len(requests) or 1)
+        # Each element costs: a batch is no way around the limits (protocol.md 6.20).
+        self._gate.charge(caller, spec, count=len(messages))
         post = Post(
             inbound=inbound,
             caller=caller,
@@ -250,10 +286,14 @@ class MCPEndpoint:
         )
         if not requests:
             self._speaker(spec).tell(post, session)
-        elif len(requests) == 1 and requests[0].method == "ping" and not post.batch:
+        elif len(requests) == 1 and requests[0].method == PING and not post.batch:
             # The session is the gate's: it is alive, and a ping must not start a server.
             post.release()
-            respond_message(inbound, Response(requests[0].id, {}))
+            pong = encode(Response(requests[0].id, {}))
+            if acceptable[0]:
+                inbound.respond(200, [JSON, NO_STORE], pong)
+            else:
+                inbound.respond(200, list(STREAM_FIELDS), sse_event(pong))
         else:
             self._speaker(spec).call(post, session)
 
@@ -263,6 +303,8 @@ class MCPEndpoint:
         if not accepts(inbound.head)[1]:
             raise NotAcceptable("GET opens an event stream: Accept must list text/event-stream.")
         session = self._require(inbound, caller, spec)
+        if inbound.finished:
+            return
         release = self._gate.open_stream(caller, self._streams_per_key)
         self._speaker(spec).listen(inbound, caller, spec, session, release)
 
@@ -315,7 +357,7 @@ class MCPEndpoint:
         if self._given_id(inbound) is not None:
             return self._require(inbound, caller, spec)
         modern = inbound.head.fields.get(VERSION) is not None and not self._is_legacy(inbound)
-        probe = isinstance(message, Request) and message.method == "server/discover"
+        probe = isinstance(message, Request) and _is_modern(message)
         session = None
         if spec.pool_lost_sessions and not modern and not probe:
             session = self._sessions.pooled(caller.principal, spec.name)

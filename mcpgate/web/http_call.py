@@ -11,43 +11,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, BackendTimeout, BadBackendAnswer, GateError
+from mcpgate.errors import BackendDied, BackendTimeout, BadBackendAnswer, CallCancelled, GateError
 from mcpgate.gate.sessions import Session
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import ILease, IResponseReceiver, IUpstreamCall
-from mcpgate.mcp.framing import SSEReader, sse_event
-from mcpgate.mcp.jsonrpc import (
-    ErrorResponse,
-    Message,
-    Notification,
-    Request,
-    Response,
-    decode_server_line,
-    encode,
-    error_response,
-)
+from mcpgate.mcp.framing import SSEReader
+from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response, encode
 from mcpgate.mcp.methods import CANCELLED, is_repeatable
 from mcpgate.model import KIB, MIB
 from mcpgate.timing.wheel import Deadline
-from mcpgate.web.answer import STREAM_FIELDS
 from mcpgate.web.endpoint import Post
-from mcpgate.web.event_stream import KEEPALIVE, EventAligner
-from mcpgate.web.http_fetch import responses_in
-from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields, refuse_message
-from mcpgate.web.session_state import public, with_id
+from mcpgate.web.event_stream import EventAligner
+from mcpgate.web.http_fetch import (
+    EVENT_STREAM,
+    JSON_TYPE,
+    MAX_EVENT_BYTES,
+    media_type,
+    messages_in,
+    responses_in,
+)
+from mcpgate.web.session_state import is_kept, public, with_id
 
 if TYPE_CHECKING:
-    from mcpgate.web.http_sessions import HTTPLink, HTTPSpeaker
-
-log = Logger()
+    from mcpgate.web.http_link import HTTPLink
+    from mcpgate.web.http_sessions import HTTPSpeaker
 
 # A JSON answer up to this size is held until it is whole and then written at once.
 HOLD_BYTES = 256 * KIB
-MAX_REWRITTEN_BYTES = 16 * MIB
+MAX_HELD_BYTES = 16 * MIB
 
 _LOST = (b"session", b"not initialized", b"initialize first")
 
@@ -71,11 +65,13 @@ class HTTPCall:
     Sends the POST, perhaps once more, and writes what comes back.
 
     A new try is made when nothing reached the server, when the server forgot the session, or once
-    for a message other than ``tools/call`` whose server died before answering (R35).
+    for a message other than ``tools/call`` whose server died before answering (R35).  The client's
+    going changes nothing: in the legacy era it is no cancellation, and the deadlines go on.
     """
 
     __slots__ = (
         "_aligner",
+        "_answer",
         "_body",
         "_call",
         "_deadline",
@@ -83,15 +79,17 @@ class HTTPCall:
         "_given_up_at",
         "_head",
         "_held",
-        "_keepalive",
-        "_last_event",
         "_lease",
         "_link",
         "_minted",
+        "_paused",
         "_post",
         "_reader",
+        "_resumable",
         "_session",
+        "_shakes",
         "_speaker",
+        "_suspects",
         "_tries",
     )
 
@@ -103,29 +101,37 @@ class HTTPCall:
         self._lease: ILease | None = None
         self._call: IUpstreamCall | None = None
         self._tries = 0
+        self._shakes = 0
         self._ended = False
+        self._paused = False
         self._deadline: Deadline | None = None
-        self._keepalive: Deadline | None = None
         self._given_up_at = speaker.clock.seconds() + post.spec.call_timeout_max_s
         self._minted: dict[int | str, int | str] = {}
-        self._body = self._mint_ids(post, session, link)
+        self._body = self._mint_ids()
         self._reset()
+        link.calls[self] = None
         session.in_use += len(post.requests)
+        self._answer = speaker.answer(post)
 
     def _reset(self) -> None:
         self._head: ResponseHead | None = None
-        self._held: bytearray | None = None
+        # What becomes of the body: events as they are, events that are looked at, held, or (none
+        # of these) JSON as it comes.
         self._aligner: EventAligner | None = None
         self._reader: SSEReader | None = None
-        self._last_event = b""
+        self._held: bytearray | None = None
+        # Events that may have been answers, and whether the client can ask for lost ones.
+        self._suspects: list[bytes] = []
+        self._resumable = False
 
-    def _mint_ids(self, post: Post, session: Session, link: HTTPLink) -> bytes:
+    def _mint_ids(self) -> bytes:
         """
         Give ids of ours to requests whose id is in work already, or whose session is pooled.
 
         Some clients send id 1 for everything; servers would mix the answers up.
         """
-        pooled = not session.record.id_returned
+        post, link = self._post, self._link
+        pooled = not self._session.record.id_returned
         messages: list[Message] = []
         for request in post.requests:
             upstream_id: int | str = request.id
@@ -140,33 +146,73 @@ class HTTPCall:
         encoded = [encode(message) for message in messages]
         return b"[" + b",".join(encoded) + b"]" if post.batch else encoded[0]
 
+    # --- For the session ------------------------------------------------------------------------
+
+    def asks(self, request_id: object) -> bool:
+        """Tell whether this POST holds the request with the client's id."""
+        return any(
+            request.id == request_id and type(request.id) is type(request_id)
+            for request in self._post.requests
+        )
+
+    def cancelled(self, request_id: object) -> int | str | None:
+        """
+        Take note that the client cancelled its request.
+
+        :return: the id under which the server knows the request; None when it never heard of it.
+        """
+        found = next(id for id in self._upstream_ids() if self._own_id(id) == request_id)
+        sent = self._call is not None
+        if len(self._post.requests) == 1:
+            self._abort_call()
+            self._fail(CallCancelled())
+        return found if sent else None
+
     # --- Up -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Send the message, over a connected session if there is one."""
-        post = self._post
+        if self._ended:
+            return
+        post, speaker = self._post, self._speaker
         if self._tries == 0:
             post.inbound.register_flow(self._pause, self._resume)
-            post.inbound.on_gone(self._client_gone)
+            post.inbound.on_gone(self._resume)
         self._tries += 1
-        lease = self._speaker.connected(post.spec, post.caller, self._session)
-        if lease is not None:
-            self._send(lease)
-            return
-        connecting = self._speaker.connect(post.spec, post.caller, self._session)
-        connecting.addCallback(self._send).addErrback(self._not_connected)
-        self._arm_keepalive()
+        try:
+            lease = None
+            if speaker.is_introduced(self._session):
+                lease = speaker.connected(post.spec, self._session)
+            if lease is not None:
+                if self._link.listen is not None:
+                    self._link.listen.attach(lease)
+                self._send(lease)
+                return
+            self._arm_deadline(post.spec.call_timeout_max_s)
+            connecting = speaker.connect(post.spec, post.caller, self._session)
+            connecting.addCallback(self._send).addErrback(self._not_sent)
+        except Exception:
+            self._not_sent(Failure())
 
-    def _not_connected(self, failure: Failure) -> None:
-        self._fail(public(failure, self._post.inbound))
+    def _not_sent(self, failure: Failure) -> None:
+        if self._ended:
+            return
+        error = public(failure, self._post.inbound)
+        if isinstance(error, BackendDied) and self._tries < 2:
+            self._again()
+        else:
+            self._fail(error)
 
     def _send(self, lease: ILease) -> None:
+        if self._ended:
+            lease.release()
+            return
         post = self._post
         self._lease = lease
+        self._shakes = self._link.shakes
         self._reset()
         fields = self._speaker.fields(post.inbound, post.caller, post.spec, self._session)
-        self._arm_deadline()
-        self._arm_keepalive()
+        self._arm_deadline(post.spec.call_timeout_s)
         self._call = lease.upstream.send(
             "POST",
             self._speaker.target(post.spec),
@@ -178,47 +224,47 @@ class HTTPCall:
             timeout_s=post.spec.call_timeout_s,
             stream=True,
         )
+        if self._paused:
+            self._call.pause()
 
     def _again(self) -> None:
         """Try once more, after the moment a death needs to be noticed."""
         self._let_go()
-        self._speaker.pause().addCallback(self._rested)
-
-    def _rested(self, _: None) -> None:
-        if not self._ended:
-            self.begin()
+        self._speaker.pause().addCallback(lambda _: self.begin())
 
     # --- Down ---------------------------------------------------------------------------------
 
     def response_head(self, head: ResponseHead) -> None:
         """See `IResponseReceiver.response_head`."""
+        if self._ended:
+            return
         self._head = head
-        inbound = self._post.inbound
-        kind = (head.fields.get(b"content-type") or b"").lower()
-        plain = 200 <= head.status < 300 and not self._minted
-        if plain and kind.startswith(b"text/event-stream") and self._post.accepts[1]:
-            self._aligner = EventAligner()
-            if not inbound.started:
-                inbound.start(200, list(STREAM_FIELDS), None)
-            self._arm_keepalive()
+        kind = media_type(head.fields)
+        good = 200 <= head.status < 300
+        length = head.content_length
+        if good and kind == EVENT_STREAM:
+            if self._minted or not self._post.accepts[1]:
+                self._reader = SSEReader(MAX_EVENT_BYTES)
+            else:
+                self._aligner = EventAligner(MAX_EVENT_BYTES)
+                self._answer.open_stream()
         elif (
-            plain
-            and kind.startswith(b"application/json")
-            and self._post.accepts[0]
-            and not inbound.started
-            and head.content_length is not None
-            and head.content_length > HOLD_BYTES
+            good
+            and kind == JSON_TYPE
+            and not self._minted
+            and length is not None
+            and length > HOLD_BYTES
+            and self._answer.begin_body(length)
         ):
-            inbound.start(head.status, [JSON, NO_STORE], head.content_length)
+            pass
         else:
             self._held = bytearray()
-            if self._minted and kind.startswith(b"text/event-stream") and self._post.accepts[1]:
-                self._reader = SSEReader()
 
     def response_data(self, data: bytes) -> None:
         """See `IResponseReceiver.response_data`."""
-        if self._lease is not None:
-            self._lease.touch()
+        if self._ended or self._lease is None:
+            return
+        self._lease.touch()
         try:
             self._take(data)
         except GateError as error:
@@ -229,44 +275,49 @@ class HTTPCall:
         if self._aligner is not None:
             events = self._aligner.feed(data)
             if events:
-                self._last_event = events
-                self._arm_deadline()
-                self._arm_keepalive()
-                self._post.inbound.write(events)
+                self._pass_on(events)
         elif self._reader is not None:
             for event in self._reader.feed(data):
+                self._arm_deadline(self._post.spec.call_timeout_s)
                 self._rewritten(event.data)
         elif self._held is not None:
             self._held += data
-            if len(self._held) > MAX_REWRITTEN_BYTES:
+            if len(self._held) > MAX_HELD_BYTES:
                 raise BadBackendAnswer("The server's answer is too large.")
         else:
-            self._arm_deadline()
-            self._post.inbound.write(data)
+            self._arm_deadline(self._post.spec.call_timeout_s)
+            self._answer.body(data)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `IResponseReceiver.response_end`."""
         self._call = None
-        head, held = self._head, self._held
-        assert head is not None
-        if held is not None and self._reader is None:
-            self._held_answer(head, bytes(held))
+        if self._ended:
             return
-        self._remember()
-        self._post.inbound.finish()
+        if self._held is not None:
+            self._held_answer(bytes(self._held))
+            return
+        if self._aligner is not None or self._reader is not None:
+            self._look_at_suspects()
+            if self._answer.waiting and not self._resumable:
+                # A stream without ids can not be taken up again: waiting for it would be for ever.
+                self._fail(BadBackendAnswer("The server's event stream ended without an answer."))
+                return
+        self._answer.end()
         self._end()
 
     def response_failed(self, error: GateError, sent: bool) -> None:
         """See `IResponseReceiver.response_failed`."""
         self._call = None
+        if self._ended:
+            return
         safe = all(is_repeatable(request.method) for request in self._post.requests)
         untold = self._head is None
-        if untold and self._tries < 3 and not sent and not isinstance(error, BackendTimeout):
+        if isinstance(error, BackendTimeout):
+            self._give_up()
+        elif untold and not sent and self._tries < 3:
             self._again()
-        elif untold and self._tries < 2 and safe and isinstance(error, BackendDied):
+        elif untold and safe and self._tries < 2 and isinstance(error, BackendDied):
             self._again()
-        elif isinstance(error, BackendTimeout):
-            self._timed_out()
         else:
             self._fail(error)
 
@@ -274,171 +325,142 @@ class HTTPCall:
         """See `IResponseReceiver.response_upgraded`; a POST of ours never asks for it."""
         raise BadBackendAnswer
 
-    # --- Answers that are looked at -------------------------------------------------------------
+    # --- Answers ----------------------------------------------------------------------------------
 
-    def _held_answer(self, head: ResponseHead, body: bytes) -> None:
+    def _held_answer(self, body: bytes) -> None:
+        head = self._head
+        assert head is not None
         if session_is_lost(head.status, body) and self._tries < 3:
             # The server refused before running anything: sending it again is safe.
-            self._speaker.forgotten(self._session)
-            self._again()
+            self._speaker.forgotten(self._session, self._link, self._shakes)
+            self._let_go()
+            self._speaker.clock.callLater(0, self.begin)
             return
-        kind = (head.fields.get(b"content-type") or b"").lower()
-        if 200 <= head.status < 300 and not self._minted and not self._post.inbound.started:
-            as_sent = kind.startswith(b"application/json") and self._post.accepts[0]
-            if as_sent or not body:
-                fields = [JSON, NO_STORE] if body else []
-                self._remember()
-                self._post.inbound.respond(head.status, fields, body)
-                self._end()
-                return
-        responses = {response.id: response for response in responses_in(kind, body)}
-        self._answer_all(head, responses)
-
-    def _answer_all(
-        self, head: ResponseHead, responses: dict[Any, Response | ErrorResponse]
-    ) -> None:
-        """Answer every request of the POST out of what the server said, in words of JSON-RPC."""
-        told: list[Response | ErrorResponse] = []
-        for request in self._post.requests:
-            upstream_id = next(
-                (minted for minted, own in self._minted.items() if own == request.id), request.id
+        kind = media_type(head.fields)
+        if 200 <= head.status < 300 and not self._minted and kind == JSON_TYPE and body.strip():
+            if any(is_kept(request) for request in self._post.requests):
+                self._remember(responses_in(kind, body))
+            self._answer.whole(body)
+            self._end()
+            return
+        for response in responses_in(kind, body):
+            self._respond(response)
+        self._fail(
+            BadBackendAnswer(
+                f"The server answered HTTP {head.status} without an answer to this call.",
+                data={"status": head.status},
             )
-            response = responses.get(upstream_id)
-            if response is None and len(self._post.requests) == 1:
-                response = next(
-                    (r for r in responses.values() if isinstance(r, ErrorResponse)), None
-                )
-            if response is None:
-                error = BadBackendAnswer(
-                    f"The server answered HTTP {head.status} without an answer to this call.",
-                    data={"status": head.status},
-                )
-                response = error_response(request.id, error, self._post.inbound.request_id)
-            told.append(with_id(response, request.id))
-        self._remember()
-        inbound = self._post.inbound
-        bodies = [encode(response) for response in told]
-        if inbound.started or not self._post.accepts[0]:
-            if not inbound.started:
-                inbound.start(200, list(STREAM_FIELDS), None)
-            for body in bodies:
-                inbound.write(sse_event(body))
-            inbound.finish()
-        else:
-            array = b"[" + b",".join(bodies) + b"]"
-            inbound.respond(200, [JSON, NO_STORE], array if self._post.batch else bodies[0])
-        self._end()
+        )
+
+    def _respond(self, response: Response | ErrorResponse) -> None:
+        """Give the client one answer under its own id."""
+        waiting = self._answer.waiting
+        own_id = self._own_id(response.id)
+        if own_id not in waiting and isinstance(response, ErrorResponse) and len(waiting) == 1:
+            # Errors may come without the id: they belong to the exchange (protocol.md 1.5).
+            own_id = waiting[0]
+        if own_id is not None:
+            told = with_id(response, own_id)
+            self._remember([told])
+            self._answer.complete(told)
+
+    def _pass_on(self, events: bytes) -> None:
+        if b'"result"' in events or b'"error"' in events:
+            self._suspects.append(events)
+            if len(self._suspects) > 1:
+                self._look_at_suspects()
+        if events.startswith(b"id:") or b"\nid:" in events:
+            self._resumable = True
+        self._answer.events(events)
+        self._arm_deadline(self._post.spec.call_timeout_s)
+
+    def _look_at_suspects(self) -> None:
+        """Find the answers among the events that were passed on."""
+        suspects, self._suspects = self._suspects, []
+        requests = self._post.requests
+        plain = len(requests) == 1 and not is_kept(requests[0])
+        for events in suspects:
+            if plain and b'"method"' not in events:
+                # Neither a request nor a notification: no need to read it.
+                self._answer.answered(requests[0].id)
+                continue
+            responses = responses_in(EVENT_STREAM, events)
+            self._remember(responses)
+            for response in responses:
+                if response.id is not None:
+                    self._answer.answered(response.id)
 
     def _rewritten(self, data: bytes) -> None:
         """Pass one event of a stream on, the client's own ids put back."""
-        message = decode_server_line(data)
-        if message is None:
-            return
-        if isinstance(message, Response | ErrorResponse) and message.id in self._minted:
-            message = with_id(message, self._minted[message.id])
-        inbound = self._post.inbound
-        if not inbound.started:
-            inbound.start(200, list(STREAM_FIELDS), None)
-        self._last_event = sse_event(encode(message))
-        inbound.write(self._last_event)
-        self._arm_deadline()
-        self._arm_keepalive()
-
-    # --- Failure and end ------------------------------------------------------------------------
-
-    def _fail(self, error: GateError) -> None:
-        """Tell the client in the form that is still possible."""
-        if self._ended:
-            return
-        inbound = self._post.inbound
-        inbound.notes["reason"] = error.reason
-        answered = self._answered_ids()
-        if not inbound.started:
-            if len(self._post.requests) == 1:
-                refuse_message(inbound, error, self._post.requests[0].id, live=True)
+        for message in messages_in(data):
+            if isinstance(message, Response | ErrorResponse):
+                self._respond(message)
             else:
-                body = b",".join(
-                    encode(error_response(request.id, error, inbound.request_id))
-                    for request in self._post.requests
-                )
-                inbound.respond(200, refusal_fields(error), b"[" + body + b"]")
-        elif self._aligner is None and self._reader is None and self._head is not None:
-            inbound.abort()  # Inside a JSON body: only a cut tells that it is not whole.
-        else:
+                self._answer.stream(message)
+        if not self._answer.waiting:
+            self._end()
+
+    def _remember(self, responses: list[Response | ErrorResponse]) -> None:
+        for response in responses:
             for request in self._post.requests:
-                if request.id not in answered:
-                    told = error_response(request.id, error, inbound.request_id)
-                    inbound.write(sse_event(encode(told)))
-            inbound.finish()
-        self._end()
-
-    def _answered_ids(self) -> set[object]:
-        """Tell which requests the last events passed on did answer."""
-        return {r.id for r in responses_in(b"text/event-stream", self._last_event)}
-
-    def _remember(self) -> None:
-        for request in self._post.requests:
-            self._speaker.remember(self._session, request)
-
-    def _arm_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        spec = self._post.spec
-        left = self._given_up_at - self._speaker.clock.seconds()
-        self._deadline = self._speaker.wheel.arm(
-            max(0.0, min(spec.call_timeout_s, left)), self._timed_out
-        )
-
-    def _timed_out(self) -> None:
-        self._deadline = None
-        if self._ended:
-            return
-        lease, call = self._lease, self._call
-        self._call = None
-        if call is not None:
-            call.abort()
-        if lease is not None:
-            for upstream_id in self._upstream_ids():
-                cancel = Notification(
-                    CANCELLED,
-                    {"requestId": upstream_id, "reason": "No answer in time"},
-                )
-                self._speaker.notify(
-                    lease, self._post.spec, self._post.caller, self._session, cancel
-                )
-        self._fail(BackendTimeout())
+                if request.id == response.id:
+                    self._speaker.remember(self._session, request, response)
 
     def _upstream_ids(self) -> list[int | str]:
         own = {own: minted for minted, own in self._minted.items()}
         return [own.get(request.id, request.id) for request in self._post.requests]
 
-    def _arm_keepalive(self) -> None:
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-        self._keepalive = self._speaker.wheel.arm(self._speaker.keepalive_s, self._quiet)
+    def _own_id(self, upstream_id: int | str | None) -> int | str | None:
+        return upstream_id if upstream_id is None else self._minted.get(upstream_id, upstream_id)
 
-    def _quiet(self) -> None:
-        self._keepalive = None
-        inbound = self._post.inbound
-        streaming = self._aligner is not None or self._reader is not None
-        if self._ended or not self._post.accepts[1] or not (streaming or self._head is None):
-            return
-        if not inbound.started:
-            inbound.start(200, list(STREAM_FIELDS), None)
-        inbound.write(KEEPALIVE)
-        self._arm_keepalive()
+    # --- Failure and end ------------------------------------------------------------------------
 
-    def _client_gone(self) -> None:
-        # In the legacy era a disconnect is not a cancellation: the server goes on, and what it
-        # says is dropped by the inbound.  The deadline still ends it.
-        if self._call is not None:
-            self._call.resume()
+    def _fail(self, error: GateError) -> None:
+        """Tell the client in the form that is still possible."""
+        if not self._ended:
+            self._look_at_suspects()
+            self._answer.fail_rest(error)
+            self._end()
+
+    def _arm_deadline(self, delay_s: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        left_s = self._given_up_at - self._speaker.clock.seconds()
+        self._deadline = self._speaker.wheel.arm(max(0.0, min(delay_s, left_s)), self._due)
+
+    def _due(self) -> None:
+        self._deadline = None
+        if self._paused and self._speaker.clock.seconds() < self._given_up_at:
+            # It is the client who does not read.
+            self._arm_deadline(self._post.spec.call_timeout_s)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        lease = self._lease
+        self._abort_call()
+        if lease is not None:
+            for upstream_id in self._upstream_ids():
+                params: dict[str, object] = {
+                    "requestId": upstream_id,
+                    "reason": "No answer in time",
+                }
+                self._speaker.notify(
+                    lease,
+                    self._post.spec,
+                    self._post.caller,
+                    self._session,
+                    Notification(CANCELLED, params),
+                )
+        self._fail(BackendTimeout())
 
     def _pause(self) -> None:
+        self._paused = True
         if self._call is not None:
             self._call.pause()
 
     def _resume(self) -> None:
+        self._paused = False
         if self._call is not None:
             self._call.resume()
 
@@ -453,13 +475,14 @@ class HTTPCall:
             lease.release()
 
     def _end(self) -> None:
-        if self._ended:
-            return
         self._ended = True
-        for deadline in (self._deadline, self._keepalive):
-            if deadline is not None:
-                deadline.cancel()
+        # What may still come of the answer is nobody's; let the connection be free for others.
+        self._resume()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._let_go()
+        self._link.calls.pop(self, None)
         self._link.ids.difference_update(self._upstream_ids())
-        self._session.in_use -= len(self._post.requests)
-        self._post.release()
+        for _ in self._post.requests:
+            self._session.in_use -= 1
+            self._post.release()

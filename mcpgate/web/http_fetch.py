@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, BadBackendAnswer, GateError
+from mcpgate.errors import BadBackendAnswer, GateError
 from mcpgate.http.fields import Fields
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstreamCall
 from mcpgate.mcp.framing import SSEReader
-from mcpgate.mcp.jsonrpc import ErrorResponse, Response, decode_server_line
+from mcpgate.mcp.jsonrpc import Batch, ErrorResponse, Message, Response, decode_server_line
 from mcpgate.model import MIB
 
 MAX_ANSWER_BYTES = 4 * MIB
+# Pictures come in one event.
+MAX_EVENT_BYTES = 16 * MIB
 
 
-def responses_in(content_type: bytes, body: bytes) -> list[Response | ErrorResponse]:
-    """Read the JSON-RPC responses out of a JSON or event-stream body; noise is passed over."""
-    if content_type.startswith(b"text/event-stream"):
-        reader = SSEReader()
-        texts = [event.data for event in reader.feed(body)]
-    else:
-        texts = [body]
-    messages = [decode_server_line(text) for text in texts]
-    return [m for m in messages if isinstance(m, Response | ErrorResponse)]
+EVENT_STREAM = b"text/event-stream"
+JSON_TYPE = b"application/json"
+
+
+def media_type(fields: Fields) -> bytes:
+    """Give the media type, lower-case and without parameters; empty when there is none."""
+    return (fields.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def messages_in(data: bytes) -> list[Message]:
+    """Read the messages of one JSON text or event; noise is passed over."""
+    found = decode_server_line(data)
+    if found is None:
+        return []
+    return list(found.messages) if isinstance(found, Batch) else [found]
+
+
+def responses_in(kind: bytes, body: bytes) -> list[Response | ErrorResponse]:
+    """Read the JSON-RPC responses out of a JSON or event-stream body."""
+    texts = [body]
+    if kind == EVENT_STREAM:
+        texts = [event.data for event in SSEReader(MAX_EVENT_BYTES).feed(body)]
+    found = [message for text in texts for message in messages_in(text)]
+    return [message for message in found if isinstance(message, Response | ErrorResponse)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +59,7 @@ class Fetched:
 
     def response_to(self, request_id: int | str) -> Response | ErrorResponse | None:
         """Give the JSON-RPC response to our request; an error without an id is taken for it."""
-        for message in responses_in(self.fields.get(b"content-type") or b"", self.body):
+        for message in responses_in(media_type(self.fields), self.body):
             if message.id == request_id or isinstance(message, ErrorResponse):
                 return message
         return None
@@ -50,30 +67,46 @@ class Fetched:
 
 @implementer(IResponseReceiver)
 class _Collector:
-    """Collects one answer; an event stream is over with its first response."""
+    """Collects one answer; an event stream has told everything with its first response."""
 
-    def __init__(self, result: Deferred[Fetched], early: Callable[[], None]) -> None:
-        self._result: Deferred[Fetched] | None = result
-        self._early = early
+    def __init__(self) -> None:
+        self.call: IUpstreamCall | None = None
+        self.result: Deferred[Fetched] | None = None
         self._head: ResponseHead | None = None
+        self._reader: SSEReader | None = None
         self._body = bytearray()
+
+    def give_up(self, _: object) -> None:
+        """Cut the connection: the answer is wanted no more."""
+        self.result = None
+        if self.call is not None:
+            self.call.abort()
 
     def response_head(self, head: ResponseHead) -> None:
         """See `IResponseReceiver.response_head`."""
         self._head = head
+        if media_type(head.fields) == EVENT_STREAM:
+            self._reader = SSEReader(MAX_ANSWER_BYTES)
 
     def response_data(self, data: bytes) -> None:
         """See `IResponseReceiver.response_data`."""
+        if self.result is None:
+            return  # What follows the response of an event stream.
         self._body += data
-        if len(self._body) > MAX_ANSWER_BYTES:
-            self._early()
-            self.response_failed(BadBackendAnswer("The server's answer is too large."), True)
+        try:
+            events = self._reader.feed(data) if self._reader is not None else []
+            if len(self._body) > MAX_ANSWER_BYTES:
+                raise BadBackendAnswer("The server's answer is too large.")
+        except GateError as error:
+            result = self.result
+            self.give_up(None)
+            result.errback(error)
             return
-        assert self._head is not None
-        kind = self._head.fields.get(b"content-type") or b""
-        if kind.startswith(b"text/event-stream") and responses_in(kind, bytes(self._body)):
-            self._finish()
-            self._early()
+        for event in events:
+            if responses_in(JSON_TYPE, event.data):
+                # The server ends the stream by itself, and the connection is kept.
+                self._finish()
+                return
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `IResponseReceiver.response_end`."""
@@ -81,16 +114,16 @@ class _Collector:
 
     def response_failed(self, error: GateError, sent: bool) -> None:
         """See `IResponseReceiver.response_failed`."""
-        result, self._result = self._result, None
+        result, self.result = self.result, None
         if result is not None:
             result.errback(error)
 
     def response_upgraded(self, head: ResponseHead, transport: Any) -> IProtocol:
         """See `IResponseReceiver.response_upgraded`; nothing of ours asks for it."""
-        raise BackendDied("The server upgraded a connection it was not asked to.")
+        raise BadBackendAnswer("The server upgraded a connection it was not asked to.")
 
     def _finish(self) -> None:
-        result, self._result = self._result, None
+        result, self.result = self.result, None
         if result is not None:
             assert self._head is not None
             result.callback(Fetched(self._head.status, self._head.fields, bytes(self._body)))
@@ -111,23 +144,20 @@ def fetch(
 
     Fails with a `GateError`.  Cancelling cuts the connection.
     """
-    call: IUpstreamCall | None = None
-
-    def give_up(_: object = None) -> None:
-        if call is not None:
-            call.abort()
-
-    result: Deferred[Fetched] = Deferred(give_up)
-    receiver = _Collector(result, give_up)
-    call = upstream.send(
-        method,
-        target,
-        fields,
-        body,
-        receiver,
-        pool=pool,
-        length=len(body),
-        timeout_s=timeout_s,
-        stream=False,
-    )
+    collector = _Collector()
+    result = collector.result = Deferred(collector.give_up)
+    try:
+        collector.call = upstream.send(
+            method,
+            target,
+            fields,
+            body,
+            collector,
+            pool=pool,
+            length=len(body),
+            timeout_s=timeout_s,
+            stream=False,
+        )
+    except GateError as error:
+        return fail(error)
     return result

@@ -17,52 +17,33 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import override
 
-from mcpgate.errors import BackendDied, BackendUnavailable, GateError
+from mcpgate.errors import BackendDied, BackendUnavailable
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
-from mcpgate.interfaces import IHTTPUpstream, IInbound, IInstancePool, ILease
+from mcpgate.interfaces import IInbound, IInstancePool, ILease
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response, encode
-from mcpgate.model import Caller, Isolation, Owner, ServerSpec
+from mcpgate.mcp.methods import CANCELLED, INITIALIZE, INITIALIZED, SET_LEVEL, SUBSCRIBE
+from mcpgate.model import Caller, Owner, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.endpoint import SESSION, VERSION, Post, owner_of
-from mcpgate.web.http_call import HTTPCall
+from mcpgate.upstream.stdio_handshake import InitializeRefused
+from mcpgate.web.endpoint import SESSION, VERSION, Post
+from mcpgate.web.http_call import HTTPCall, session_is_lost
 from mcpgate.web.http_fetch import Fetched, fetch
+from mcpgate.web.http_link import HTTPLink
 from mcpgate.web.http_listen import HTTPListen
-from mcpgate.web.refusal import refuse_message, respond_message
-from mcpgate.web.session_state import agreed, public, remember
+from mcpgate.web.speaking import SpeakerBase
 
 log = Logger()
 
+FAREWELL_S = 5.0
 
-class HTTPLink:
-    """
-    What a session keeps while the gate runs.
-
-    :ivar ids: JSON-RPC ids in work: a second one in work gets an id of the gate's towards the
-        server, since servers key their streams by id.
-    :ivar connecting: those waiting for the handshake that is under way.
-    """
-
-    __slots__ = ("connecting", "ids", "listen")
-
-    def __init__(self) -> None:
-        self.ids: set[int | str] = set()
-        self.connecting: list[Deferred[None]] | None = None
-        self.listen: HTTPListen | None = None
-
-    def leave(self, _: object = None) -> None:
-        """Close the stream: the session is over."""
-        self.close_stream()
-
-    def close_stream(self) -> None:
-        """End the stream politely; the client may open another."""
-        if self.listen is not None:
-            self.listen.stop()
+Fields = list[tuple[bytes, bytes]]
 
 
-class HTTPSpeaker:
+class HTTPSpeaker(SpeakerBase):
     """See `mcpgate.web.endpoint.Speaker`."""
 
     def __init__(
@@ -75,61 +56,95 @@ class HTTPSpeaker:
         forwarding: Forwarding,
         keepalive_s: float,
         forget: Callable[[Owner], object],
+        charge_start: Callable[[Caller], None] = lambda caller: None,
     ) -> None:
-        self.clock = clock
-        self.pool = pool
-        self.sessions = sessions
-        self.wheel = wheel
-        self.forwarding = forwarding
-        self.keepalive_s = keepalive_s
-        self._forget = forget
+        super().__init__(
+            clock=clock,
+            pool=pool,
+            sessions=sessions,
+            wheel=wheel,
+            keepalive_s=keepalive_s,
+            forget=forget,
+            charge_start=charge_start,
+        )
+        self._forwarding = forwarding
         self._minted = 0
 
     # --- Speaker ----------------------------------------------------------------------------
 
-    def initialize(self, post: Post, session: Session) -> None:
-        """See `Speaker.initialize`."""
-        session.in_use += 1
-        request_id = post.requests[0].id
-
-        def done(result: object) -> None:
-            session.in_use -= 1
-            post.release()
-            if isinstance(result, Failure):
-                self.sessions.end(session, "initialize failed")
-                error = public(result, post.inbound)
-                refuse_message(post.inbound, error, request_id, live=False)
-
-        self._initialize(post, session).addBoth(done)
+    @override
+    @deferred
+    async def open(self, post: Post, session: Session) -> dict[str, object]:
+        link = self.link(session, post.spec, post.caller)
+        last_try = False
+        while True:
+            lease = await self.lease(post.spec, post.caller, session)
+            try:
+                return await self._shake(lease, post.spec, post.caller, session, link)
+            except BackendDied:
+                # An initialize that got no answer left nothing a client could miss.
+                if last_try:
+                    raise
+            finally:
+                lease.release()
+            last_try = True
+            await self.pause()
 
     def call(self, post: Post, session: Session) -> None:
         """See `Speaker.call`."""
-        HTTPCall(self, post, session, self.link(session, post.spec)).begin()
+        HTTPCall(self, post, session, self.link(session, post.spec, post.caller)).begin()
 
     def tell(self, post: Post, session: Session) -> None:
         """See `Speaker.tell`."""
         record = session.record
-        if any(
-            isinstance(m, Notification) and m.method == "notifications/initialized"
-            for m in post.others
-        ):
+        told = [message for message in post.others if isinstance(message, Notification)]
+        if any(message.method == INITIALIZED for message in told):
             record.initialized = True
             self.sessions.changed(session)
-        lease = self.connected(post.spec, post.caller, session)
+        link = self.link(session, post.spec, post.caller)
+        body = post.body
+        if any(message.method == CANCELLED for message in told):
+            body = self._with_cancelled(post, link)
+        # While nothing runs nobody could care; the handshake is replayed when something does.
+        lease = self.connected(post.spec, session) if body else None
         if lease is None:
-            # Nothing runs that could care; the handshake is replayed when something does.
             post.inbound.respond(202, [], b"")
             return
+        shakes = link.shakes
 
         def done(result: object) -> None:
             lease.release()
-            if isinstance(result, Fetched) and result.status >= 400:
-                log.debug("Server refused a notification: {status}", status=result.status)
+            if isinstance(result, Failure):
+                log.debug("Message not delivered: {why}", why=result.value)
+            elif isinstance(result, Fetched) and result.status >= 400:
+                log.debug("Server refused a message: {status}", status=result.status)
+                if session_is_lost(result.status, result.body):
+                    self.forgotten(session, link, shakes)
             if not post.inbound.finished:
                 post.inbound.respond(202, [], b"")
 
         fields = self.fields(post.inbound, post.caller, post.spec, session)
-        self._send(lease, post.spec, session, fields, post.body).addBoth(done)
+        self._send(lease, post.spec, session, fields, body).addBoth(done)
+
+    def _with_cancelled(self, post: Post, link: HTTPLink) -> bytes:
+        """
+        End the calls that are cancelled; give what the server has to be told, perhaps nothing.
+
+        The server knows them by the ids they had on the way up.
+        """
+        out: list[bytes] = []
+        for message in post.others:
+            if not isinstance(message, Notification) or message.method != CANCELLED:
+                out.append(encode(message))
+                continue
+            params = message.params or {}
+            call = link.call_of(params.get("requestId"))
+            upstream_id = call.cancelled(params.get("requestId")) if call is not None else None
+            if upstream_id is not None:
+                out.append(encode(Notification(CANCELLED, {**params, "requestId": upstream_id})))
+        if len(out) > 1:
+            return b"[" + b",".join(out) + b"]"
+        return out[0] if out else b""
 
     def listen(
         self,
@@ -146,44 +161,44 @@ class HTTPSpeaker:
             release()
             session.in_use -= 1
 
-        HTTPListen(self, inbound, caller, spec, session, self.link(session, spec), over).begin()
+        link = self.link(session, spec, caller)
+        HTTPListen(self, inbound, caller, spec, session, link, over).begin()
 
     def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
-        """See `Speaker.end`."""
-        lease = self.connected(spec, caller, session)
-        if lease is None or not session.record.upstream_session:
+        """See `Speaker.end`; the link tells the server when the table ends the session."""
+        self.link(session, spec, caller)
+
+    def _depart(self, spec: ServerSpec, caller: Caller, session: Session) -> None:
+        """Have the server forget a session that has ended, if it runs and knows one."""
+        lease = self.connected(spec, session) if session.record.upstream_session else None
+        if lease is None:
             return
-        upstream: IHTTPUpstream = lease.upstream
+        fields = self._own_fields(spec, session, caller)
         ended = fetch(
-            upstream,
+            lease.upstream,
             "DELETE",
             self.target(spec),
-            self._own_fields(spec, session, caller),
+            fields,
             b"",
             pool=caller.principal,
-            timeout_s=5.0,
+            timeout_s=FAREWELL_S,
         )
         ended.addErrback(lambda _: None).addBoth(lambda _: lease.release())
 
     # --- The binding to the server's session ---------------------------------------------------
 
-    def link(self, session: Session, spec: ServerSpec) -> HTTPLink:
+    def link(self, session: Session, spec: ServerSpec, caller: Caller) -> HTTPLink:
         """Give the session's link, made when it is first needed."""
         link = session.extras
         if link is None:
-            link = session.extras = HTTPLink()
-            session.on_end.append(link.leave)
-            if spec.isolation is Isolation.PER_SESSION:
-                key = session.record.key
-                owner = owner_of(spec, key.principal, key.session_id)
-                session.on_end.append(lambda _: self._forget(owner))
+            link = HTTPLink(lambda: self._depart(spec, caller, session))
+            self.bind(session, spec, link)
         assert isinstance(link, HTTPLink)
         return link
 
-    def connected(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease | None:
+    def connected(self, spec: ServerSpec, session: Session) -> ILease | None:
         """Lease the instance that knows the session, at once; None when `connect` is needed."""
-        owner = owner_of(spec, caller.principal, session.record.key.session_id)
-        lease = self.pool.ready(spec, owner)
+        lease = self.ready(spec, session)
         if lease is None:
             return None
         if self._knows(lease, spec, session):
@@ -198,31 +213,37 @@ class HTTPSpeaker:
             spec.runtime == "remote" and bool(given_by)
         )
 
-    def forgotten(self, session: Session) -> None:
-        """Note that the server does not know the session any more."""
-        session.record.upstream_instance = ""
-        session.record.upstream_session = ""
+    def is_introduced(self, session: Session) -> bool:
+        """
+        Tell whether the server need not hear ``initialized`` from the gate.
+
+        A client that never returns its session id can not be relied on to send it.
+        """
+        return session.record.initialized or session.record.id_returned
+
+    def forgotten(self, session: Session, link: HTTPLink, shakes: int) -> None:
+        """
+        Note that the server does not know the session any more.
+
+        :param shakes: the link's, when what tells so was sent: there may be a newer session.
+        """
+        if link.shakes == shakes:
+            session.record.upstream_instance = ""
+            session.record.upstream_session = ""
 
     @deferred
     async def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
         """Lease an instance, started if need be, that knows the session; handshake if need be."""
-        owner = owner_of(spec, caller.principal, session.record.key.session_id)
-        lease = self.pool.ready(spec, owner) or await self.pool.lease(spec, owner, caller)
+        lease = await self.lease(spec, caller, session)
         try:
-            link = self.link(session, spec)
-            while not self._knows(lease, spec, session):
+            link = self.link(session, spec, caller)
+            while not (self._knows(lease, spec, session) and self.is_introduced(session)):
                 if link.connecting is not None:
                     turn: Deferred[None] = Deferred()
                     link.connecting.append(turn)
                     await turn
-                    continue
-                link.connecting = []
-                try:
-                    await self._handshake(lease, spec, caller, session)
-                finally:
-                    waiting, link.connecting = link.connecting, None
-                    for waiter in waiting:
-                        self.clock.callLater(0, waiter.callback, None)
+                else:
+                    await self._introduce(lease, spec, caller, session, link)
             if link.listen is not None:
                 link.listen.attach(lease)
         except BaseException:
@@ -230,47 +251,62 @@ class HTTPSpeaker:
             raise
         return lease
 
+    async def _introduce(
+        self, lease: ILease, spec: ServerSpec, caller: Caller, session: Session, link: HTTPLink
+    ) -> None:
+        """Bring the server to where the session is, for all who wait for it."""
+        waiting = link.connecting = []
+        failure: Failure | None = None
+        try:
+            if not self._knows(lease, spec, session):
+                await self._handshake(lease, spec, caller, session, link)
+            if not self.is_introduced(session):
+                session.record.initialized = True
+                self.sessions.changed(session)
+                introduction = encode(Notification(INITIALIZED))
+                fields = self._own_fields(spec, session, caller)
+                await self._send(lease, spec, session, fields, introduction)
+        except BaseException:
+            failure = Failure()
+            raise
+        finally:
+            link.connecting = None
+            for waiter in waiting:
+                self.clock.callLater(0, waiter.callback, failure)
+
     async def _handshake(
-        self, lease: ILease, spec: ServerSpec, caller: Caller, session: Session
-    ) -> dict[str, object]:
-        params = json.loads(session.record.initialize_params)
-        result = await self._shake(lease, spec, caller, session, params)
+        self, lease: ILease, spec: ServerSpec, caller: Caller, session: Session, link: HTTPLink
+    ) -> None:
+        await self._shake(lease, spec, caller, session, link)
         record = session.record
         fields = self._own_fields(spec, session, caller)
-        replay: list[Message] = (
-            [Notification("notifications/initialized")] if record.initialized else []
-        )
+        replay: list[Message] = [Notification(INITIALIZED)] if record.initialized else []
         if record.log_level:
-            replay.append(Request("mcpgate-log", "logging/setLevel", {"level": record.log_level}))
+            replay.append(Request("mcpgate-log", SET_LEVEL, {"level": record.log_level}))
         for number, uri in enumerate(record.subscriptions):
-            replay.append(Request(f"mcpgate-sub-{number}", "resources/subscribe", {"uri": uri}))
+            replay.append(Request(f"mcpgate-sub-{number}", SUBSCRIBE, {"uri": uri}))
         for message in replay:
             await self._send(lease, spec, session, fields, encode(message))
-        return result
 
     async def _shake(
-        self,
-        lease: ILease,
-        spec: ServerSpec,
-        caller: Caller,
-        session: Session,
-        params: dict[str, object],
+        self, lease: ILease, spec: ServerSpec, caller: Caller, session: Session, link: HTTPLink
     ) -> dict[str, object]:
         """Send ``initialize``; keep the server's session id.  Only a 2xx answer's id counts."""
         record = session.record
         record.upstream_session = ""
-        request = Request("mcpgate-init", "initialize", params)
-        fields = [
-            (name, value)
-            for name, value in self._own_fields(spec, session, caller)
-            if name != VERSION
-        ]
+        params = {**json.loads(record.initialize_params), "protocolVersion": record.revision}
+        request = Request("mcpgate-init", INITIALIZE, params)
         answer = await self._send(
-            lease, spec, session, fields, encode(request), timeout_s=spec.lifetime.start_s
+            lease,
+            spec,
+            session,
+            self._forwarding.own_request(spec, caller),
+            encode(request),
+            timeout_s=spec.lifetime.start_s,
         )
         response = answer.response_to(request.id)
         if isinstance(response, ErrorResponse):
-            raise RefusedInitialize(response)
+            raise InitializeRefused(response)
         if not 200 <= answer.status < 300 or not isinstance(response, Response):
             raise BackendUnavailable(
                 f"The server answered initialize with HTTP {answer.status}.",
@@ -278,50 +314,9 @@ class HTTPSpeaker:
             )
         record.upstream_session = (answer.fields.get(SESSION) or b"").decode("latin-1")
         record.upstream_instance = lease.instance.instance_id
+        link.shakes += 1
         self.sessions.changed(session)
         return response.result
-
-    @deferred
-    async def _initialize(self, post: Post, session: Session) -> None:
-        self.link(session, post.spec)
-        request = post.requests[0]
-        try:
-            result = await self._first_handshake(post, session)
-        except RefusedInitialize as refused:
-            self.sessions.end(session, "initialize refused")
-            said = refused.response
-            respond_message(
-                post.inbound, ErrorResponse(request.id, said.code, said.message, said.data)
-            )
-            return
-        session.record.revision = agreed(session.record.revision, result.get("protocolVersion"))
-        self.sessions.changed(session)
-        session_id = session.record.key.session_id.encode("ascii")
-        respond_message(post.inbound, Response(request.id, result), [(SESSION, session_id)])
-
-    async def _first_handshake(self, post: Post, session: Session) -> dict[str, object]:
-        owner = owner_of(post.spec, post.caller.principal, session.record.key.session_id)
-        params = post.requests[0].params or {}
-        last_try = False
-        while True:
-            lease = self.pool.ready(post.spec, owner) or await self.pool.lease(
-                post.spec, owner, post.caller
-            )
-            try:
-                return await self._shake(lease, post.spec, post.caller, session, params)
-            except BackendDied:
-                # An initialize that got no answer left nothing a client could miss.
-                if last_try:
-                    raise
-            finally:
-                lease.release()
-            last_try = True
-            await self.pause()
-
-    def remember(self, session: Session, request: Request) -> None:
-        """Keep what has to be replayed when the server forgets the session."""
-        if remember(session.record, request):
-            self.sessions.changed(session)
 
     # --- Requests of our own --------------------------------------------------------------------
 
@@ -354,36 +349,25 @@ class HTTPSpeaker:
 
     def fields(
         self, inbound: IInbound, caller: Caller, spec: ServerSpec, session: Session
-    ) -> list[tuple[bytes, bytes]]:
+    ) -> Fields:
         """Give the fields of a client's message towards the server."""
-        fields = self.forwarding.endpoint_request(inbound.head, inbound.peer, spec, caller)
-        return fields + self._session_fields(session)
+        fields = self._forwarding.endpoint_request(inbound.head, inbound.peer, spec, caller)
+        return fields + _session_fields(session)
 
-    def _own_fields(
-        self, spec: ServerSpec, session: Session, caller: Caller
-    ) -> list[tuple[bytes, bytes]]:
-        fields = self.forwarding.own_request(spec, caller)
-        return fields + self._session_fields(session)
-
-    def _session_fields(self, session: Session) -> list[tuple[bytes, bytes]]:
-        record = session.record
-        fields = [(VERSION, record.revision.encode("ascii"))]
-        if record.upstream_session:
-            fields.append((SESSION, record.upstream_session.encode("latin-1")))
-        return fields
+    def _own_fields(self, spec: ServerSpec, session: Session, caller: Caller) -> Fields:
+        return self._forwarding.own_request(spec, caller) + _session_fields(session)
 
     def _send(
         self,
         lease: ILease,
         spec: ServerSpec,
         session: Session,
-        fields: list[tuple[bytes, bytes]],
+        fields: Fields,
         body: bytes,
         timeout_s: float | None = None,
     ) -> Deferred[Fetched]:
-        upstream: IHTTPUpstream = lease.upstream
         return fetch(
-            upstream,
+            lease.upstream,
             "POST",
             self.target(spec),
             fields,
@@ -393,6 +377,14 @@ class HTTPSpeaker:
         )
 
 
+def _session_fields(session: Session) -> Fields:
+    record = session.record
+    fields = [(VERSION, record.revision.encode("ascii"))]
+    if record.upstream_session:
+        fields.append((SESSION, record.upstream_session.encode("latin-1")))
+    return fields
+
+
 @lru_cache(maxsize=1024)
 def _target(url: str, mcp_path: str) -> bytes:
     if not url:
@@ -400,11 +392,3 @@ def _target(url: str, mcp_path: str) -> bytes:
     parts = urlsplit(url)
     target = parts.path or "/"
     return (f"{target}?{parts.query}" if parts.query else target).encode("ascii")
-
-
-class RefusedInitialize(GateError):  # noqa: N818 - as its siblings in errors.py
-    """The server answered ``initialize`` with a JSON-RPC error, which is the client's answer."""
-
-    def __init__(self, response: ErrorResponse) -> None:
-        super().__init__(response.message)
-        self.response = response

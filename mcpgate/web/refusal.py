@@ -10,12 +10,13 @@ and what the protocol demands keep their status.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from math import ceil
 
 from mcpgate.errors import Forbidden, GateError, SessionNotFound, Unauthenticated
 from mcpgate.http.heads import RequestHead
 from mcpgate.interfaces import IInbound
-from mcpgate.mcp.jsonrpc import Message, encode, error_response
+from mcpgate.mcp.jsonrpc import encode, error_response
 
 JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
@@ -67,11 +68,13 @@ def refuse_message(
     inbound.respond(status, refusal_fields(error), body)
 
 
-def respond_message(
-    inbound: IInbound, message: Message, fields: list[tuple[bytes, bytes]] | None = None
+def refuse_batch(
+    inbound: IInbound, error: GateError, message_ids: Iterable[int | str | None]
 ) -> None:
-    """Answer 200 with one JSON-RPC message."""
-    inbound.respond(200, [JSON, NO_STORE, *(fields or [])], encode(message))
+    """Answer a batch of a live session: each of its requests is refused under its own id."""
+    inbound.notes["reason"] = error.reason
+    bodies = [encode(error_response(id, error, inbound.request_id)) for id in message_ids]
+    inbound.respond(200, refusal_fields(error), b"[" + b",".join(bodies) + b"]")
 
 
 def accepts(head: RequestHead) -> tuple[bool, bool]:

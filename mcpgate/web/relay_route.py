@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mcpgate.errors import NotFound
@@ -11,6 +12,7 @@ from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
 from mcpgate.model import Caller, Isolation, ServerSpec, Transport
+from mcpgate.web.cold_start import Leases
 from mcpgate.web.endpoint import owner_of
 from mcpgate.web.refusal import refuse
 from mcpgate.web.relay import Relay
@@ -26,7 +28,7 @@ class RelayRoute:
 
     def __init__(self, *, gate: Gate, pool: IInstancePool, relay: Relay) -> None:
         self._gate = gate
-        self._pool = pool
+        self._leases = Leases(pool, gate.charge_start)
         self._relay = relay
 
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
@@ -46,6 +48,11 @@ class RelayRoute:
             target += b"?" + head.query
 
         def pass_on(lease: ILease) -> None:
+            if inbound.finished:
+                # The client has gone while the server was starting.
+                lease.release()
+                leave()
+                return
             self._relay.relay(
                 inbound, lease, spec, caller, target=target, prefix=prefix, ended=leave
             )
@@ -54,11 +61,12 @@ class RelayRoute:
             leave()
             refuse(inbound, public(failure, inbound))
 
-        lease = self._pool.ready(spec, owner)
+        lease = self._leases.ready(spec, owner)
         if lease is not None:
             pass_on(lease)
             return
-        self._pool.lease(spec, owner, caller).addCallbacks(pass_on, refused)
+        waiting = Deferred.fromCoroutine(self._leases.get(spec, owner, caller))
+        waiting.addCallback(pass_on).addErrback(refused)
 
 
 def _base(spec: ServerSpec) -> bytes:

@@ -1,4 +1,4 @@
-"""What every speaker keeps of a session, and how an unforeseen failure is shown."""
+"""What every speaker keeps of a session's record, and how an unforeseen failure is shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 from mcpgate.errors import GateError, Internal
 from mcpgate.interfaces import IInbound
 from mcpgate.mcp.jsonrpc import ErrorResponse, Request, Response
+from mcpgate.mcp.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE
 from mcpgate.mcp.revisions import REVISIONS
 from mcpgate.model import SessionRecord
 
@@ -34,20 +35,29 @@ def agreed(client: str, server: object) -> str:
     return min(client, server) if isinstance(server, str) and server in REVISIONS else client
 
 
-def remember(record: SessionRecord, request: Request) -> bool:
-    """Keep what a request changed that a fresh server would have to be told; tell if it did."""
+def is_kept(request: Request) -> bool:
+    """Tell whether a request changes what a fresh server would have to be told."""
+    return request.method in (SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE)
+
+
+def remember(record: SessionRecord, request: Request, answer: object) -> bool:
+    """
+    Keep what an answered request changed that a fresh server would have to be told.
+
+    :return: whether the record has changed.
+    """
+    if not is_kept(request) or not isinstance(answer, Response):
+        return False
     params = request.params or {}
-    if request.method == "logging/setLevel":
+    if request.method == SET_LEVEL:
         record.log_level = str(params.get("level", ""))
-    elif request.method == "resources/subscribe":
+    elif request.method == SUBSCRIBE:
         uri = str(params.get("uri", ""))
         others = tuple(known for known in record.subscriptions if known != uri)
         record.subscriptions = (*others, uri)[-MAX_SUBSCRIPTIONS:]
-    elif request.method == "resources/unsubscribe":
+    else:
         uri = str(params.get("uri", ""))
         record.subscriptions = tuple(known for known in record.subscriptions if known != uri)
-    else:
-        return False
     return True
 
 

@@ -12,34 +12,30 @@ import json
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
+from typing_extensions import override
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, GateError
-from mcpgate.gate.sessions import Session, SessionTable
-from mcpgate.interfaces import IInbound, IInstancePool, ILease, ISessionPeer
+from mcpgate.gate.sessions import Session
+from mcpgate.interfaces import IInbound, ILease, ISessionPeer
 from mcpgate.mcp.framing import sse_event
-from mcpgate.mcp.jsonrpc import Message, Notification, Request, Response, encode
-from mcpgate.mcp.methods import INITIALIZED, is_repeatable
+from mcpgate.mcp.jsonrpc import Message, Notification, encode
+from mcpgate.mcp.methods import CANCELLED, INITIALIZED
 from mcpgate.mcp.revisions import LATEST_LEGACY
-from mcpgate.model import Caller, Isolation, Owner, ServerSpec
+from mcpgate.model import KIB, Caller, Isolation, ServerSpec
 from mcpgate.timing.deferreds import deferred
-from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.stdio import StdioUpstream, was_sent
-from mcpgate.upstream.stdio_handshake import InitializeRefused
-from mcpgate.web.answer import Answer, CallSink
-from mcpgate.web.endpoint import SESSION, Post, owner_of
-from mcpgate.web.refusal import refuse_message
-from mcpgate.web.session_state import agreed, public, remember, with_id
+from mcpgate.upstream.stdio import StdioUpstream
+from mcpgate.web.endpoint import Post
+from mcpgate.web.speaking import SpeakerBase
 from mcpgate.web.standing import StandingStream
+from mcpgate.web.stdio_call import StdioPassage
 
 log = Logger()
 
 # A server may speak right after the handshake, before the client has opened its stream.
 BACKLOG_MESSAGES = 32
-BACKLOG_BYTES = 64 * 1024
+BACKLOG_BYTES = 32 * KIB
 
 
 @implementer(ISessionPeer)
@@ -48,22 +44,30 @@ class StdioLink:
     What a session keeps while the gate runs: its stream, and the child it has joined.
 
     :ivar upstream: the child joined; None before the first call and after the child ended.
+    :ivar connecting: calls that wait for a child.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "capabilities", "stream", "upstream")
+    __slots__ = (
+        "_backlog",
+        "_backlog_bytes",
+        "capabilities",
+        "connecting",
+        "stream",
+        "upstream",
+    )
 
     def __init__(self, capabilities: dict[str, object]) -> None:
         self.capabilities = capabilities
         self.upstream: StdioUpstream | None = None
         self.stream: StandingStream | None = None
+        self.connecting: dict[StdioPassage, None] = {}
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
 
     def unsolicited(self, message: Message) -> None:
-        """See `ISessionPeer.unsolicited`."""
+        """See `ISessionPeer.unsolicited`; kept for a while when no client listens."""
         event = sse_event(encode(message))
-        if self.stream is not None:
-            self.stream.send(event)
+        if not self._backlog and self.stream is not None and self.stream.send(event):
             return
         self._backlog.append(event)
         self._backlog_bytes += len(event)
@@ -75,153 +79,65 @@ class StdioLink:
         if self.stream is not None:
             self.stream.close()
         self.stream = stream
-        while self._backlog:
-            stream.send(self._backlog.popleft())
-        self._backlog_bytes = 0
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what had to wait."""
+        while self._backlog and self.stream is not None and self.stream.send(self._backlog[0]):
+            self._backlog_bytes -= len(self._backlog.popleft())
+
+    def cancel_connecting(self, request_id: object) -> bool:
+        """Take a call back that waits for its child; False when there is none, or several."""
+        found = [
+            call
+            for call in self.connecting
+            if call.request.id == request_id and type(call.request.id) is type(request_id)
+        ]
+        if len(found) != 1:
+            return False
+        found[0].cancel()
+        return True
 
     def close_stream(self) -> None:
         """End the stream politely; the client may open another."""
         if self.stream is not None:
             self.stream.close()
 
-    def leave(self, _: object = None) -> None:
+    def leave(self, _: str) -> None:
         """Let go of the child and the stream: the session is over."""
-        if self.upstream is not None:
-            self.upstream.leave(self)
-            self.upstream = None
-        if self.stream is not None:
-            self.stream.close()
+        for call in tuple(self.connecting):
+            call.cancel()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.leave(self)
+        self.close_stream()
 
 
-class _StdioCall:
-    """One request on its way through a child, with at most one new try (R35)."""
-
-    __slots__ = (
-        "_answer",
-        "_lease",
-        "_link",
-        "_post",
-        "_request",
-        "_retried",
-        "_session",
-        "_sink",
-        "_speaker",
-    )
-
-    def __init__(
-        self,
-        speaker: StdioSpeaker,
-        post: Post,
-        session: Session,
-        request: Request,
-        answer: Answer,
-    ) -> None:
-        self._speaker = speaker
-        self._post = post
-        self._session = session
-        self._request = request
-        self._answer = answer
-        self._link = speaker.link(session, post.spec)
-        self._lease: ILease | None = None
-        self._retried = False
-        self._sink = CallSink(answer, request.id, self._ended)
-
-    def begin(self) -> None:
-        post = self._post
-        lease = self._speaker.joined(post.spec, post.caller, self._session)
-        if lease is not None:
-            self._send(lease)
-            return
-        connecting = self._speaker.connect(post.spec, post.caller, self._session)
-        connecting.addCallback(self._send).addErrback(self._not_connected)
-
-    def _send(self, lease: ILease) -> None:
-        self._lease = lease
-        spec = self._post.spec
-        upstream: StdioUpstream = lease.upstream
-        upstream.call(
-            self._link,
-            self._request,
-            self._sink,
-            timeout_s=spec.call_timeout_s,
-            max_s=spec.call_timeout_max_s,
-        )
-
-    def _not_connected(self, failure: Failure) -> None:
-        self._sink.fail(public(failure, self._post.inbound))
-
-    def _ended(self, error: GateError | None) -> bool:
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
-        if isinstance(error, BackendDied) and self._may_retry(error):
-            self._retried = True
-            # In the next turn, when everybody has heard that the child is gone.
-            self._speaker.clock.callLater(0, self.begin)
-            return True
-        self._post.release()
-        self._session.in_use -= 1
-        if error is None:
-            self._speaker.remember(self._session, self._request)
-        return False
-
-    def _may_retry(self, error: BackendDied) -> bool:
-        if self._retried or self._answer.over:
-            return False
-        repeatable = is_repeatable(self._request.method) and not self._sink.delivered
-        return repeatable or not was_sent(error)
-
-
-class StdioSpeaker:
+class StdioSpeaker(SpeakerBase):
     """See `mcpgate.web.endpoint.Speaker`."""
-
-    def __init__(
-        self,
-        *,
-        clock: IReactorTime,
-        pool: IInstancePool,
-        sessions: SessionTable,
-        wheel: DeadlineWheel,
-        keepalive_s: float,
-        forget: Callable[[Owner], object],
-    ) -> None:
-        self.clock = clock
-        self._pool = pool
-        self._sessions = sessions
-        self._wheel = wheel
-        self._keepalive_s = keepalive_s
-        self._forget = forget
 
     # --- Speaker ----------------------------------------------------------------------------
 
-    def initialize(self, post: Post, session: Session) -> None:
-        """See `Speaker.initialize`."""
-        session.in_use += 1
-        answer = self._answer(post, [(SESSION, session.record.key.session_id.encode("ascii"))])
-        request_id = post.requests[0].id
-
-        def done(result: object) -> None:
-            session.in_use -= 1
-            post.release()
-            if isinstance(result, Failure):
-                error = public(result, post.inbound)
-                self._sessions.end(session, "initialize failed")
-                if isinstance(error, InitializeRefused):
-                    answer.complete(with_id(error.response, request_id))
-                elif post.inbound.started:
-                    answer.fail(error, request_id)
-                else:
-                    refuse_message(post.inbound, error, request_id, live=False)
-
-        self._initialize(post, session, answer).addBoth(done)
+    @override
+    @deferred
+    async def open(self, post: Post, session: Session) -> dict[str, object]:
+        lease = await self.lease(post.spec, post.caller, session)
+        try:
+            return await self._join(post.spec, session, lease)
+        finally:
+            lease.release()
 
     def call(self, post: Post, session: Session) -> None:
         """See `Speaker.call`."""
-        answer = self._answer(post, [])
-        session.in_use += len(post.requests)
-        self._pass_on(post, session)
+        try:
+            self._pass_on(post, session)
+        except BaseException:
+            for _ in post.requests:
+                post.release()
+            raise
+        answer = self.answer(post)
         for request in post.requests:
-            _StdioCall(self, post, session, request, answer).begin()
+            StdioPassage(self, post, session, request, answer).begin()
 
     def tell(self, post: Post, session: Session) -> None:
         """See `Speaker.tell`."""
@@ -246,9 +162,19 @@ class StdioSpeaker:
                 link.stream = None
 
         session.in_use += 1
-        link.opened(
-            StandingStream(inbound, wheel=self._wheel, keepalive_s=self._keepalive_s, ended=ended)
+        stream = StandingStream(
+            inbound,
+            wheel=self.wheel,
+            keepalive_s=self.keepalive_s,
+            ended=ended,
+            drained=link.flush,
         )
+        if stream.over:
+            return
+        link.opened(stream)
+        running = self.ready(spec, session)
+        if running is not None:
+            self._join_running(running, spec, session)
 
     def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
         """See `Speaker.end`; the link leaves when the table ends the session."""
@@ -259,19 +185,14 @@ class StdioSpeaker:
         """Give the session's link, made when it is first needed."""
         link = session.extras
         if link is None:
-            link = session.extras = StdioLink(session.capabilities)
-            session.on_end.append(link.leave)
-            if spec.isolation is Isolation.PER_SESSION:
-                key = session.record.key
-                owner = owner_of(spec, key.principal, key.session_id)
-                session.on_end.append(lambda _: self._forget(owner))
+            link = StdioLink(session.capabilities)
+            self.bind(session, spec, link)
         assert isinstance(link, StdioLink)
         return link
 
-    def joined(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease | None:
+    def joined(self, spec: ServerSpec, session: Session) -> ILease | None:
         """Lease the child the session has joined, at once; None when it has to `connect`."""
-        owner = owner_of(spec, caller.principal, session.record.key.session_id)
-        lease = self._pool.ready(spec, owner)
+        lease = self.ready(spec, session)
         if lease is None:
             return None
         link = session.extras
@@ -283,8 +204,7 @@ class StdioSpeaker:
     @deferred
     async def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
         """Lease a child, started if need be, and join it."""
-        owner = owner_of(spec, caller.principal, session.record.key.session_id)
-        lease = self._pool.ready(spec, owner) or await self._pool.lease(spec, owner, caller)
+        lease = await self.lease(spec, caller, session)
         try:
             await self._join(spec, session, lease)
         except BaseException:
@@ -297,39 +217,25 @@ class StdioSpeaker:
         upstream: StdioUpstream = lease.upstream
         record = session.record
         params = json.loads(record.initialize_params)
-        if spec.isolation is not Isolation.PER_SESSION:
-            # Sessions of other revisions will share this handshake: ask for the newest.
-            params["protocolVersion"] = LATEST_LEGACY.name
+        # Sessions of other revisions share the handshake, so it asks for the newest.
+        own = spec.isolation is Isolation.PER_SESSION
+        params["protocolVersion"] = record.revision if own else LATEST_LEGACY.name
         result: dict[str, object] = await upstream.handshake(params, spec.lifetime.start_s)
-        if link.upstream is not upstream:
+        if link.upstream is not upstream and not session.ended:
             link.upstream = upstream
             upstream.join(link)
             upstream.restore(link, log_level=record.log_level, subscriptions=record.subscriptions)
+            record.upstream_instance = lease.instance.instance_id
+            self.sessions.changed(session)
         return result
 
-    @deferred
-    async def _initialize(self, post: Post, session: Session, answer: Answer) -> None:
-        owner = owner_of(post.spec, post.caller.principal, session.record.key.session_id)
-        lease = self._pool.ready(post.spec, owner) or await self._pool.lease(
-            post.spec, owner, post.caller
+    def _join_running(self, lease: ILease, spec: ServerSpec, session: Session) -> None:
+        """Let a session that only listens hear a child that others use."""
+        joining = Deferred.fromCoroutine(self._join(spec, session, lease))
+        joining.addErrback(
+            lambda failure: log.debug("A session could not join: {why}", why=failure.value)
         )
-        try:
-            result = await self._join(post.spec, session, lease)
-        finally:
-            lease.release()
-        session.record.revision = agreed(session.record.revision, result.get("protocolVersion"))
-        session.record.upstream_instance = lease.instance.instance_id
-        self._sessions.changed(session)
-        answer.complete(
-            Response(post.requests[0].id, {**result, "protocolVersion": session.record.revision})
-        )
-
-    # --- What the session must remember -------------------------------------------------------
-
-    def remember(self, session: Session, request: Request) -> None:
-        """Keep what has to be replayed to another child."""
-        if remember(session.record, request):
-            self._sessions.changed(session)
+        joining.addBoth(lambda _: lease.release())
 
     def _pass_on(self, post: Post, session: Session) -> None:
         """
@@ -337,30 +243,30 @@ class StdioSpeaker:
 
         :raises Overloaded: the child does not read.
         """
-        lease = self.joined(post.spec, post.caller, session) if post.others else None
+        if not post.others:
+            return
+        link = self.link(session, post.spec)
+        lease = self.joined(post.spec, session)
         try:
             for message in post.others:
-                if isinstance(message, Notification) and message.method == INITIALIZED:
-                    session.record.initialized = True
-                    self._sessions.changed(session)
-                elif lease is None:
-                    continue
-                elif isinstance(message, Notification):
-                    lease.upstream.notify(self.link(session, post.spec), message)
-                else:
-                    lease.upstream.answer(self.link(session, post.spec), message)
+                self._pass(message, session, link, lease)
         finally:
             if lease is not None:
                 lease.release()
 
-    def _answer(self, post: Post, fields: list[tuple[bytes, bytes]]) -> Answer:
-        return Answer(
-            post.inbound,
-            wheel=self._wheel,
-            keepalive_s=self._keepalive_s,
-            accepts=post.accepts,
-            expected=len(post.requests),
-            batch=post.batch,
-            fields=fields,
-            completed=lambda: None,
-        )
+    def _pass(
+        self, message: Message, session: Session, link: StdioLink, lease: ILease | None
+    ) -> None:
+        if not isinstance(message, Notification):
+            if lease is not None:
+                lease.upstream.answer(link, message)
+        elif message.method == INITIALIZED:
+            # The child heard it from the gate, right after its handshake.
+            session.record.initialized = True
+            self.sessions.changed(session)
+        elif message.method == CANCELLED and link.cancel_connecting(
+            (message.params or {}).get("requestId")
+        ):
+            pass
+        elif lease is not None:
+            lease.upstream.notify(link, message)

@@ -1,0 +1,657 @@
+"""A gate in memory: the real endpoint, sessions and limits, with servers that a test plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mcpgate.errors import BackendDied, GateError, InvalidCredential
+from mcpgate.gate.access.lockout import Lockout
+from mcpgate.gate.access.revocation import Revocations
+from mcpgate.gate.admission import Admission, RateLimiter, Slots
+from mcpgate.gate.pipeline import Gate
+from mcpgate.gate.routing import Route, Routes
+from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.http.fields import Fields
+from mcpgate.http.forwarding import Forwarding
+from mcpgate.http.heads import ResponseHead
+from mcpgate.interfaces import (
+    IAuthenticator,
+    IHTTPUpstream,
+    IInbound,
+    IInstancePool,
+    ILease,
+    IResponseReceiver,
+    IUpstreamCall,
+)
+from mcpgate.model import (
+    Caller,
+    Exit,
+    InstanceKey,
+    Isolation,
+    Owner,
+    Principal,
+    Rate,
+    Secret,
+    ServerSpec,
+    Transport,
+)
+from mcpgate.stores.memory import MemoryStore
+from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.upstream.stdio import StdioUpstream
+from mcpgate.web.dispatch import Dispatcher
+from mcpgate.web.endpoint import MCPEndpoint
+from mcpgate.web.http_sessions import HTTPSpeaker
+from mcpgate.web.stdio_sessions import StdioSpeaker
+from tests.upstream.stdio_fakes import FakeChannel
+from tests.web.fake_inbound import FakeInbound
+
+BOTH = b"application/json, text/event-stream"
+KEEPALIVE_S = 15.0
+
+INIT: dict[str, Any] = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"roots": {}},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+
+
+def request(method: str, id: int | str = 1, **params: object) -> dict[str, Any]:
+    """Make a request."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": id, "method": method}
+    return {**message, "params": params} if params else message
+
+
+def notification(method: str, **params: object) -> dict[str, Any]:
+    """Make a notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    return {**message, "params": params} if params else message
+
+
+def caller_of(name: str) -> Caller:
+    """Make the caller that a key of this name proves."""
+    digest = name.encode().hex().ljust(32, "0")
+    return Caller(Principal("file", name, digest), Secret(name))
+
+
+# --- Instances --------------------------------------------------------------------------------
+
+
+class FakeInstance:
+    """One running copy: a child behind pipes, or an HTTP server, played by the test."""
+
+    def __init__(self, world: World, key: InstanceKey, number: int) -> None:
+        self.instance_id = f"i{number}"
+        self.key = key
+        self.ended: Deferred[Exit] = Deferred()
+        self.channel = FakeChannel()
+        self.http = FakeHTTPServer()
+        self.upstream: Any = self.http
+        if world.spec.transport is Transport.STDIO:
+            self.upstream = StdioUpstream(
+                self.channel,
+                clock=world.clock,
+                wheel=world.wheel,
+                ended=self.ended,
+                meters=world.meters,
+                name=self.instance_id,
+                max_calls=world.spec.max_calls,
+            )
+
+
+@implementer(ILease)
+class FakeLease:
+    """See `ILease`; the pool counts."""
+
+    def __init__(self, pool: FakePool, instance: FakeInstance) -> None:
+        self._pool = pool
+        self.instance: Any = instance
+        self.upstream = instance.upstream
+        self._held = True
+        pool.held += 1
+
+    def touch(self) -> None:
+        """See `ILease.touch`."""
+        self._pool.touched += 1
+
+    def make_passive(self, stopped: Callable[[], None]) -> None:
+        """See `ILease.make_passive`."""
+        raise AssertionError("not used")
+
+    def release(self) -> None:
+        """See `ILease.release`."""
+        if self._held:
+            self._held = False
+            self._pool.held -= 1
+
+
+@implementer(IInstancePool)
+class FakePool:
+    """
+    See `IInstancePool`.
+
+    :ivar at_once: a start is over at once; else the test says `started`.
+    :ivar error: what starting fails with.
+    :ivar held: leases that were not released.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.at_once = True
+        self.error: GateError | None = None
+        self.held = 0
+        self.touched = 0
+        self.instances: list[FakeInstance] = []
+        self.forgotten: list[Owner] = []
+        self._running: dict[InstanceKey, FakeInstance] = {}
+        self._waiting: list[tuple[InstanceKey, Deferred[ILease]]] = []
+        verifyObject(IInstancePool, self)
+
+    @property
+    def newest(self) -> FakeInstance:
+        """The instance started last."""
+        return self.instances[-1]
+
+    def ready(self, spec: ServerSpec, owner: Owner) -> ILease | None:
+        """See `IInstancePool.ready`."""
+        instance = self._running.get(InstanceKey(spec.name, owner))
+        return FakeLease(self, instance) if instance is not None else None
+
+    def lease(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Deferred[ILease]:
+        """See `IInstancePool.lease`."""
+        if self.error is not None:
+            return fail(self.error)
+        key = InstanceKey(spec.name, owner)
+        if self.at_once:
+            if key not in self._running:
+                self._start(key)
+            return succeed(FakeLease(self, self._running[key]))
+        waiting: Deferred[ILease] = Deferred()
+        self._waiting.append((key, waiting))
+        return waiting
+
+    def _start(self, key: InstanceKey) -> None:
+        instance = FakeInstance(self._world, key, len(self.instances) + 1)
+        self.instances.append(instance)
+        self._running[key] = instance
+
+    def started(self, error: GateError | None = None) -> None:
+        """Have every start that is waited for come to its end."""
+        waiting, self._waiting = self._waiting, []
+        for key, waiter in waiting:
+            if error is not None:
+                waiter.errback(error)
+                continue
+            if key not in self._running:
+                self._start(key)
+            waiter.callback(FakeLease(self, self._running[key]))
+
+    def die(self) -> FakeInstance:
+        """Have the newest instance crash."""
+        instance = self.newest
+        del self._running[instance.key]
+        instance.ended.callback(Exit(code=1))
+        return instance
+
+    def stop(self, key: InstanceKey) -> Deferred[None]:
+        """See `IInstancePool.stop`."""
+        raise AssertionError("not used")
+
+    def forget(self, owner: Owner) -> None:
+        """Take note that an owner is gone."""
+        self.forgotten.append(owner)
+
+
+# --- An HTTP server ---------------------------------------------------------------------------
+
+
+@implementer(IUpstreamCall)
+class Sent:
+    """A request as the server got it, and the way to answer it."""
+
+    def __init__(
+        self,
+        method: str,
+        fields: list[tuple[bytes, bytes]],
+        body: bytes | None,
+        receiver: IResponseReceiver,
+    ) -> None:
+        self.method = method
+        self.fields = dict(fields)
+        self.raw = body
+        self.receiver: Any = receiver
+        self.aborted = False
+        self.paused = False
+        self.over = False
+        verifyObject(IUpstreamCall, self)
+
+    @property
+    def message(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.raw or b"null")
+
+    @property
+    def session(self) -> bytes | None:
+        """The session id it carries."""
+        return self.fields.get(b"mcp-session-id")
+
+    def write(self, data: bytes) -> None:
+        """See `IUpstreamCall.write`."""
+        raise AssertionError("not used")
+
+    def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """See `IUpstreamCall.end`."""
+        raise AssertionError("not used")
+
+    def register_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """See `IUpstreamCall.register_flow`."""
+        raise AssertionError("not used")
+
+    def pause(self) -> None:
+        """See `IUpstreamCall.pause`."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """See `IUpstreamCall.resume`."""
+        self.paused = False
+
+    def abort(self) -> None:
+        """See `IUpstreamCall.abort`."""
+        self.aborted = True
+
+    # --- Answers
+
+    def head(
+        self,
+        status: int = 200,
+        kind: bytes = b"text/event-stream",
+        *,
+        length: int | None = None,
+        session: bytes = b"",
+    ) -> None:
+        """Begin the answer."""
+        lines = [(b"content-type", kind)] if kind else []
+        if session:
+            lines.append((b"mcp-session-id", session))
+        self.receiver.response_head(
+            ResponseHead(
+                status=status,
+                reason=b"",
+                version=(1, 1),
+                fields=Fields(lines),
+                content_length=length,
+            )
+        )
+
+    def data(self, data: bytes) -> None:
+        """Send a piece of the body, unless the other side cut the connection."""
+        if not self.aborted:
+            self.receiver.response_data(data)
+
+    def event(self, message: dict[str, Any] | None, *, id: str = "") -> None:
+        """Send an event."""
+        head = f"id: {id}\r\n" if id else ""
+        text = json.dumps(message) if message is not None else ""
+        self.data(f"{head}data: {text}\r\n\r\n".encode())
+
+    def done(self) -> None:
+        """End the answer."""
+        self.over = True
+        if not self.aborted:
+            self.receiver.response_end([])
+
+    def fail(self, error: GateError | None = None, *, sent: bool = True) -> None:
+        """Break the connection."""
+        self.over = True
+        if not self.aborted:
+            self.receiver.response_failed(error or BackendDied(), sent)
+
+    def json(self, message: object, status: int = 200, *, session: bytes = b"") -> None:
+        """Answer with JSON."""
+        body = json.dumps(message).encode()
+        self.head(status, b"application/json; charset=utf-8", length=len(body), session=session)
+        self.data(body)
+        self.done()
+
+    def result(self, **result: object) -> None:
+        """Answer the request with a result, as JSON."""
+        self.json({"jsonrpc": "2.0", "id": self.message["id"], "result": result})
+
+    def empty(self, status: int = 202) -> None:
+        """Answer without a body."""
+        self.head(status, b"", length=0)
+        self.done()
+
+
+@implementer(IHTTPUpstream)
+class FakeHTTPServer:
+    """
+    An HTTP server.  What a test does not want to hear of it answers by itself: ``initialize``,
+    notifications and DELETE.
+
+    :ivar waiting: what the test has to answer, oldest first.
+    :ivar all: everything it got.
+    :ivar plays: answers by itself.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Sent] = []
+        self.waiting: list[Sent] = []
+        self.plays = True
+        self.version = "2025-11-25"
+        self.error: Exception | None = None
+        self._sessions = count(1)
+        verifyObject(IHTTPUpstream, self)
+
+    def send(
+        self,
+        method: str,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        body: bytes | None,
+        receiver: IResponseReceiver,
+        *,
+        pool: object,
+        length: int | None,
+        timeout_s: float,
+        stream: bool,
+    ) -> Sent:
+        """See `IHTTPUpstream.send`."""
+        if self.error is not None:
+            raise self.error
+        assert target == b"/mcp"
+        assert isinstance(pool, Principal)
+        sent = Sent(method, fields, body, receiver)
+        self.all.append(sent)
+        self.waiting.append(sent)
+        return sent
+
+    def play(self) -> bool:
+        """Answer what the test does not want to hear of; tell whether there was any."""
+        for sent in list(self.waiting):
+            message = sent.message
+            if sent.aborted:
+                self.waiting.remove(sent)
+            elif sent.method == "DELETE":
+                self.waiting.remove(sent)
+                sent.empty(200)
+            elif isinstance(message, dict) and message["method"] == "initialize":
+                self.waiting.remove(sent)
+                result = {"protocolVersion": self.version, "capabilities": {}, "serverInfo": {}}
+                sent.json(
+                    {"jsonrpc": "2.0", "id": message["id"], "result": result},
+                    session=f"up-{next(self._sessions)}".encode(),
+                )
+            elif isinstance(message, dict) and "id" not in message:
+                self.waiting.remove(sent)
+                sent.empty()
+            else:
+                continue
+            return True
+        return False
+
+    def take(self) -> Sent:
+        """Give the oldest request that waits for its answer."""
+        return self.waiting.pop(0)
+
+    def heard(self) -> list[str]:
+        """Give the methods of every message and request so far."""
+        return [s.message["method"] if isinstance(s.message, dict) else s.method for s in self.all]
+
+    def close(self, error: GateError) -> None:
+        """See `IUpstream.close`."""
+
+
+# --- The gate ---------------------------------------------------------------------------------
+
+
+@implementer(IAuthenticator)
+class FakeAuthenticator:
+    """
+    Knows every key that begins with ``k``; remembers all but those that begin with ``kslow``.
+
+    :ivar asked: what an unknown key waits for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Secret, Deferred[Caller]]] = []
+        verifyObject(IAuthenticator, self)
+
+    def remembered(self, credential: Secret) -> Caller | None:
+        """See `IAuthenticator.remembered`."""
+        name = credential.reveal()
+        if name.startswith("konly"):
+            caller = caller_of(name)
+            return Caller(caller.principal, credential, frozenset({"other"}))
+        if name.startswith("k") and not name.startswith("kslow"):
+            return caller_of(name)
+        return None
+
+    def authenticate(self, credential: Secret) -> Deferred[Caller]:
+        """See `IAuthenticator.authenticate`."""
+        if not credential.reveal().startswith("kslow"):
+            return fail(InvalidCredential())
+        answer: Deferred[Caller] = Deferred()
+        self.asked.append((credential, answer))
+        return answer
+
+
+class _OpenDoor:
+    """A guard that lets everybody pass."""
+
+    def check(self, inbound: IInbound) -> bool:
+        """Answer nothing."""
+        return False
+
+
+class World:
+    """
+    Everything behind the front door.
+
+    :ivar relayed: requests for a server's other paths.
+    :ivar pages: requests that belong to no server.
+    """
+
+    def __init__(
+        self,
+        transport: Transport = Transport.STDIO,
+        *,
+        store: MemoryStore | None = None,
+        concurrent: int = 32,
+        streams: int = 2,
+        rate: Rate | None = None,
+        per_address: Rate | None = None,
+        anonymous: bool = False,
+        **spec: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.wheel = DeadlineWheel(self.clock, 0.5)
+        self.meters = Meters()
+        self.spec = ServerSpec(name="notes", transport=transport, **spec)
+        self.other = ServerSpec(name="other", transport=transport, **spec)
+        self.store = store or MemoryStore()
+        self.slots = Slots()
+        self.pool = FakePool(self)
+        self.authenticator = FakeAuthenticator()
+        self.revocations = Revocations()
+        ids = count(1)
+        self.sessions = SessionTable(
+            self.store,
+            clock=self.clock,
+            wall=self.clock.seconds,
+            make_id=lambda: f"gate-{next(ids):032x}",
+            meters=self.meters,
+            per_principal=4,
+        )
+        self.gate = Gate(
+            authenticator=self.authenticator,
+            lockout=Lockout(self.clock, self.meters),
+            admission=Admission(
+                RateLimiter(self.clock),
+                self.slots,
+                per_key=rate,
+                per_address=per_address,
+                concurrent_per_key=concurrent,
+            ),
+            slots=self.slots,
+            revocations=self.revocations,
+            meters=self.meters,
+            realm="mcpgate",
+            headers=(b"x-notes-key",),
+            anonymous=anonymous,
+        )
+        common: dict[str, Any] = {
+            "clock": self.clock,
+            "pool": self.pool,
+            "sessions": self.sessions,
+            "wheel": self.wheel,
+            "keepalive_s": KEEPALIVE_S,
+            "forget": self.pool.forget,
+            "charge_start": self.gate.charge_start,
+        }
+        stdio = StdioSpeaker(**common)
+        http = HTTPSpeaker(forwarding=Forwarding(), **common)
+        self.relayed: list[Route] = []
+        self.pages: list[bytes] = []
+        self.dispatcher = Dispatcher(
+            guard=_OpenDoor(),  # type: ignore[arg-type]  # a stand-in with the one method used
+            show_page=lambda inbound: self.pages.append(inbound.head.path),
+            routes=Routes([self.spec, self.other]),
+            gate=self.gate,
+            endpoint=MCPEndpoint(
+                gate=self.gate,
+                sessions=self.sessions,
+                speaker=lambda spec: stdio if spec.transport is Transport.STDIO else http,
+                streams_per_key=streams,
+            ),
+            relay=lambda inbound, caller, route: self.relayed.append(route),
+        )
+
+    # --- The client -----------------------------------------------------------------------------
+
+    def ask(
+        self,
+        method: str,
+        body: object = b"",
+        *,
+        session: str = "",
+        key: str = "k1",
+        accept: bytes | None = BOTH,
+        path: bytes = b"/notes/mcp",
+        kind: bytes = b"application/json",
+        version: bytes = b"",
+        more: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> FakeInbound:
+        """Send a request."""
+        lines = [(b"host", b"gate.example"), *more]
+        if key:
+            lines.append((b"authorization", b"Bearer " + key.encode()))
+        if accept is not None:
+            lines.append((b"accept", accept))
+        if session:
+            lines.append((b"mcp-session-id", session.encode()))
+        if version:
+            lines.append((b"mcp-protocol-version", version))
+        if method == "POST":
+            lines.append((b"content-type", kind))
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        inbound = FakeInbound(method, path, body=data, fields=lines)
+        self.dispatcher(inbound)
+        self.settle()
+        return inbound
+
+    def post(self, body: object, session: str = "", **options: Any) -> FakeInbound:
+        """POST a message."""
+        return self.ask("POST", body, session=session, **options)
+
+    def get(self, session: str = "", **options: Any) -> FakeInbound:
+        """GET the stream."""
+        return self.ask("GET", session=session, **{"accept": b"text/event-stream", **options})
+
+    def open(self, *, key: str = "k1", version: str = "2025-11-25", told: bool = True) -> str:
+        """Initialize; gives the session id."""
+        params = {**INIT["params"], "protocolVersion": version}
+        answer = self.post({**INIT, "params": params}, key=key)
+        self.answer_initialize()
+        assert answer.status == 200, (answer.status, answer.body)
+        session = answer.fields[b"mcp-session-id"].decode()
+        if told:
+            self.post(notification("notifications/initialized"), session, key=key)
+        return session
+
+    # --- The servers ----------------------------------------------------------------------------
+
+    @property
+    def child(self) -> FakeChannel:
+        """The pipes of the newest child."""
+        return self.pool.newest.channel
+
+    @property
+    def server(self) -> FakeHTTPServer:
+        """The newest HTTP server."""
+        return self.pool.newest.http
+
+    def answer_initialize(self, version: str = "2025-11-25") -> None:
+        """Have the child answer ``initialize`` if it was asked."""
+        if self.spec.transport is Transport.STDIO:
+            for message in self.child.sent:
+                if message.get("method") == "initialize":
+                    self.child.sent.remove(message)
+                    result = {"protocolVersion": version, "capabilities": {}, "serverInfo": {}}
+                    self.child.say(id=message["id"], result=result)
+                    break
+        self.settle()
+
+    def settle(self) -> None:
+        """Let everything happen that needs no time, and HTTP servers do what they do."""
+        for _ in range(50):
+            self.clock.advance(0)
+            played = [i.http.play() for i in self.pool.instances if i.http.plays]
+            if not any(played):
+                break
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by in steps of half a second."""
+        for _ in range(round(seconds * 2)):
+            self.clock.advance(0.5)
+            self.settle()
+
+    def session(self, session_id: str, key: str = "k1") -> Session:
+        """Find a session."""
+        session = self.sessions.find(caller_of(key).principal, "notes", session_id)
+        assert session is not None
+        return session
+
+    def leaks(self) -> dict[str, int]:
+        """Tell what is still taken; empty when everything was given back."""
+        taken = {
+            "leases": self.pool.held,
+            "calls": self.meters.calls_in_work,
+            "streams": self.meters.streams,
+            "slots": sum(self.slots.taken(caller_of(k).principal) for k in ("k1", "k2")),
+            "stream slots": sum(
+                self.slots.taken(("stream", caller_of(k).principal)) for k in ("k1", "k2")
+            ),
+            "in use": sum(session.in_use for session in self.sessions),
+        }
+        return {what: number for what, number in taken.items() if number}
+
+
+def shared(**options: Any) -> World:
+    """Make a gate with one child for everybody."""
+    return World(isolation=Isolation.SHARED, **options)
