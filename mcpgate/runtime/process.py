@@ -103,6 +103,7 @@ class ProcessRuntime:
             child.stop(0)
             raise
         except BackendUnavailable as error:
+            await child.stop(0)  # The launcher has spoken, but may not have exited yet.
             log.error(
                 "Server {server} can not be launched: {why} PATH is {path}",
                 server=spec.name,
