@@ -97,12 +97,15 @@ class Installer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._uv: Path | None = None
+        # A venv with pip and, where it can be had, uv, which is many times faster.
+        self.tools = root / "venv" / "tools"
 
     def run(self, parts: Sequence[Part] = PARTS) -> list[str]:
         """Install what is not there yet; give the names of what is missing afterwards."""
         (self.root / "stamps").mkdir(parents=True, exist_ok=True)
         wanted = [part for part in parts if not self._made(part)]
+        if any(part.kind == "venv" for part in wanted):
+            self._make_tools()
         missing: list[str] = []
         # Python and npm parts wait for different indexes: two lanes.
         lanes = [[p for p in wanted if p.kind == kind] for kind in ("venv", "npm")]
@@ -141,41 +144,38 @@ class Installer:
 
     # --- Python ---------------------------------------------------------------------------------
 
+    def _make_tools(self) -> None:
+        """Make the tools; what they lack shows when they are used."""
+        try:
+            if not (self.tools / "bin" / "pip").exists():
+                call([sys.executable, "-m", "venv", "--clear", self.tools])
+            if not self._uv.exists():
+                self._pip(self.tools, "uv")
+        except PartError as error:
+            say(f"going on without uv: {error}")
+
+    @property
+    def _uv(self) -> Path:
+        return self.tools / "bin" / "uv"
+
+    def _pip(self, place: Path, *requirements: str) -> None:
+        python = self.tools / "bin" / "python"
+        pip = ("-m", "pip", "--disable-pip-version-check", "--python", place / "bin" / "python")
+        call([python, *pip, "install", "--quiet", "--retries=1", "--timeout=15", *requirements])
+
     def _install_python(self, part: Part, place: Path) -> None:
-        uv = self._find_uv()
-        if uv is not None:
+        call([sys.executable, "-m", "venv", "--without-pip", place])
+        if self._uv.exists():
+            python = place / "bin" / "python"
             try:
-                call([uv, "venv", "--quiet", "--python", sys.executable, place])
-                python = place / "bin" / "python"
-                call([uv, "pip", "install", "--quiet", "--python", python, *part.requirements])
+                call(
+                    [self._uv, "pip", "install", "--quiet", "--python", python, *part.requirements]
+                )
                 return
             except PartError:
                 # uv reads no pip.conf: pip may know an index that uv does not.
-                shutil.rmtree(place, ignore_errors=True)
-        self._make_venv(place, part.requirements)
-
-    def _find_uv(self) -> Path | None:
-        """Give a uv of our own, many times faster than pip; None where there is none."""
-        place = self.root / "venv" / "uv"
-        if self._uv is None and not place.exists():
-            try:
-                self._make_venv(place, ("uv",))
-            except PartError as error:
-                say(f"going on without uv: {error}")
-        found = place / "bin" / "uv"
-        self._uv = found if found.exists() else None
-        return self._uv
-
-    def _make_venv(self, place: Path, requirements: Sequence[str]) -> None:
-        call([sys.executable, "-m", "venv", place])
-        pip: list[str | Path] = [
-            place / "bin" / "python",
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-        ]
-        call([*pip, "--quiet", "--retries", "1", *requirements])
+                pass
+        self._pip(place, *part.requirements)
 
     # --- npm ------------------------------------------------------------------------------------
 

@@ -8,12 +8,15 @@ home must name that user: its key is a key of a wiki, which the gate asks whose 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import unittest
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from typing_extensions import override
 
 from tests.functional import real
 from tests.functional.gate_process import GateProcess
@@ -159,12 +162,25 @@ SERVERS: Mapping[str, Server] = {
 }
 
 
+class Suite(unittest.TestCase):
+    """Stands for all tests together: what its cleanups find fails the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = contextlib.ExitStack()
+
+    @override
+    def addCleanup(self, function: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Remember what to do in the end."""
+        self.over.callback(function, *args, **kwargs)
+
+
 class Bed:
     """The gate, the wiki, the model, and the clients at work; made by the first test that asks."""
 
     def __init__(self) -> None:
         self.waiting = {(c, s) for s, server in SERVERS.items() for c in server.clients}
-        self.owner = unittest.TestCase()
+        self.suite = Suite()
         self.pool = ThreadPoolExecutor(AT_ONCE)
         self.said: dict[tuple[str, str], Future[Said]] = {}
         self.failure: Exception | None = None
@@ -174,14 +190,14 @@ class Bed:
     def open(self) -> None:
         """Start everything, and every client that is installed."""
         self.model = FakeModel()
-        self.owner.addCleanup(self.model.stop)
+        self.suite.addCleanup(self.model.stop)
         self.wiki = FakeOutline()
-        self.owner.addCleanup(self.wiki.stop)
+        self.suite.addCleanup(self.wiki.stop)
         text = GATE.format(wiki=self.wiki.url)
         for tried in SERVERS.values():
             if _installed(*tried.parts):
                 text += tried.section(self.wiki.url)
-        self.gate = GateProcess(self.owner, text)
+        self.gate = GateProcess(self.suite, text)
         self.gate.start()
         # The slowest come last in the list; begun first they do not end last.
         for client, server in sorted(self.waiting, key=_order):
@@ -220,7 +236,7 @@ class Bed:
     def close(self) -> None:
         """Stop everything.  Idempotent."""
         self.pool.shutdown(cancel_futures=True)
-        self.owner.doCleanups()
+        self.suite.over.close()
 
 
 MARKERS = ("first-marker", "second-marker")
