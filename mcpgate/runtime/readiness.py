@@ -99,5 +99,6 @@ class ReadinessProbe:
     def _connect(self, host: str, port: int, request: bytes) -> Deferred[_StatusProbe]:
         endpoint = TCP4ClientEndpoint(self._reactor, host, port, timeout=TRY_S)
         factory = Factory.forProtocol(lambda: _StatusProbe(request))
+        factory.noisy = False
         connecting: Deferred[Any] = endpoint.connect(factory)
         return connecting

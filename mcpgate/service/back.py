@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
 from mcpgate.interfaces import IInstance, IUpstream
 from mcpgate.model import Isolation, ServerSpec, Transport
+from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.plan import Limits
 from mcpgate.runtime.pool import InstancePool
-from mcpgate.runtime.process import ProcessRuntime
+from mcpgate.runtime.process import DEFAULT_PATH, ProcessRuntime
 from mcpgate.runtime.readiness import ReadinessProbe
+from mcpgate.runtime.remote import RemoteRuntime
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
@@ -55,10 +58,15 @@ def make_back(
 ) -> Back:
     """Put runtimes, pool and upstreams together."""
     gate = config.gate
-    processes = ProcessRuntime(reactor, state_dir=str(gate.state_dir), meters=meters)
+    processes = ProcessRuntime(
+        reactor,
+        state_dir=str(gate.state_dir),
+        meters=meters,
+        path=os.environ.get("PATH", DEFAULT_PATH),
+    )
     pool = InstancePool(
         reactor,
-        runtimes={"process": processes},
+        runtimes={"process": processes, REMOTE: RemoteRuntime()},
         connect=make_connect(reactor, wheel, meters),
         probe=ReadinessProbe(reactor),
         make_id=lambda: secrets.token_hex(8),

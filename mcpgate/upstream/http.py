@@ -259,6 +259,7 @@ class HTTPUpstream:
         pool = exchange.pool
         self._open[pool] = self._open.get(pool, 0) + 1
         factory = Factory.forProtocol(lambda: Connection(self, pool, self._heads))
+        factory.noisy = False
         connecting: Deferred[Any] = self._make_endpoint().connect(factory)
         connecting.addCallback(lambda connection: connection.ready())
         connecting.addTimeout(self._limits.connect_s, self._clock)
