@@ -39,6 +39,7 @@ from mcpgate.web.ports import port_holder
 from mcpgate.web.redirect import Redirect
 from mcpgate.web.refusal import refuse
 from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore
+from tests.functional import real
 from tests.web.memory_tls import write_certificate
 
 CURL = shutil.which("curl")
@@ -173,7 +174,7 @@ class GateCase(TestCase):
     async def curl(self, *arguments: str) -> str:
         """Run curl; fail unless it succeeds."""
         if CURL is None:
-            raise SkipTest("curl is not installed")
+            real.missing("curl is not installed")
         ca = os.path.join(self.directory, "self-signed.pem")
         out, err, code = await getProcessOutputAndValue(
             CURL, ["-sS", "-m", "10", "--cacert", ca, *arguments], env={}
@@ -249,7 +250,7 @@ class ClientTests(GateCase):
     async def test_node(self) -> None:
         """Node trusts the certificate by NODE_EXTRA_CA_CERTS."""
         if NODE is None:
-            raise SkipTest("node is not installed")
+            real.missing("node is not installed")
         await self.listen("tls:tcp:0:interface=127.0.0.1")
         script = (
             # Its agent would keep the connection, and the process, until we close it.

@@ -149,7 +149,7 @@ SERVERS: Mapping[str, Server] = {
         "search_documents",
         lambda user, marker: {"query": marker},
         lambda user, marker: f"Notes of {user}",
-        (*_PYTHONS, "mcp_remote", "claude_code"),
+        (*_PYTHONS, "mcp_remote", "inspector", "claude_code", "gemini_cli"),
     ),
     "everything": Server(
         ("node", "everything"),
