@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from mcpgate.errors import BackendUnavailable, Starting
 from mcpgate.model import Isolation, Owner, Rate
@@ -134,6 +135,7 @@ class OpeningTests(SynchronousTestCase):
 class CallTests(SynchronousTestCase):
     """Calls on a live session."""
 
+    @override
     def setUp(self) -> None:
         self.world = World()
         self.session = self.world.open()
@@ -286,6 +288,7 @@ class CallTests(SynchronousTestCase):
 class BatchTests(SynchronousTestCase):
     """Arrays of messages, at 2025-03-26."""
 
+    @override
     def setUp(self) -> None:
         self.world = World()
         self.session = self.world.open(version="2025-03-26")
@@ -348,6 +351,7 @@ class BatchTests(SynchronousTestCase):
 class DeathTests(SynchronousTestCase):
     """The child ends, or the gate."""
 
+    @override
     def setUp(self) -> None:
         self.world = World()
         self.session = self.world.open()
@@ -461,6 +465,7 @@ class DeathTests(SynchronousTestCase):
 class StreamTests(SynchronousTestCase):
     """What a client's GET opens."""
 
+    @override
     def setUp(self) -> None:
         self.world = World()
         self.session = self.world.open()
