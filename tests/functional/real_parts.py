@@ -61,7 +61,7 @@ PARTS = (
     # 4.1.6 asks for a certifi younger than what package indexes have.
     Part("fastmcp", "venv", ("fastmcp<4.1.6",)),
     Part("langchain", "venv", ("langchain-mcp-adapters",)),
-    Part("node", "npm", (NODE_PACKAGES.get(platform.machine(), ""),)),
+    Part("node", "npm", (NODE_PACKAGES.get(platform.machine(), ""), "npm@11")),
     Part("everything", "npm", ("@modelcontextprotocol/server-everything",)),
     Part("sdk1", "npm", ("@modelcontextprotocol/sdk@1",)),
     Part("sdk2", "npm", ("@modelcontextprotocol/client@2", "@modelcontextprotocol/server@2")),
@@ -185,17 +185,17 @@ class Installer:
             raise PartError("there is no npm on this machine")
         if not all(part.requirements):
             raise PartError(f"no Node.js package for {platform.machine()}")
+        path = os.environ.get("PATH", "")
+        start: list[str | Path] = [npm]
         node = node_of(self.root)
-        if part.name != "node" and not node.exists():
-            raise PartError("the part node is missing")
+        if part.name != "node":
+            # An old node makes npm pick old versions without a word: run our own by our own.
+            if not stamp_of(self.root, "node").exists():
+                raise PartError("the part node is missing")
+            path = os.pathsep.join([str(node.parent), path])
+            start = [node, self.root / "npm" / "node" / "node_modules/npm/bin/npm-cli.js"]
         place.mkdir(parents=True)
         (place / "package.json").write_text('{"private": true}\n')
-        # An old node makes npm pick old versions without a word: run it by the one we installed.
-        path = os.pathsep.join([str(node.parent), os.environ.get("PATH", "")])
-        source = os.path.realpath(npm)
-        start: list[str | Path] = [npm]
-        if node.exists() and source.endswith(".js"):
-            start = [node, source]
         quiet = ["--no-progress", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
         waits = ["--fetch-retries=1", "--fetch-timeout=60000"]
         call([*start, "install", *quiet, *waits, *part.requirements], cwd=place, PATH=path)
