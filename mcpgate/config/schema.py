@@ -712,7 +712,10 @@ SERVER: Final = SectionSchema(
             name="env.NAME",
             kind=kinds.SECRET_BLOCK,
             only="command",
-            effect="Variable of its environment; a template. Nothing of the gate's own is passed.",
+            effect=(
+                "Variable of its environment; a template. Nothing of the gate's own is passed "
+                "but ``PATH``."
+            ),
         ),
         Key(
             name="file.NAME",

@@ -47,6 +47,7 @@ class Report:
     One instance for people: ``ps``, ``/stats``.
 
     :ivar instance_id: empty when none runs.
+    :ivar user: subject of the last caller it was started for; empty when shared.
     :ivar since_at: wall clock, seconds, when it entered its state.
     :ivar last_use_at: wall clock, seconds.
     :ivar leases: uses that keep it running; ``passive``: those that do not.
@@ -55,6 +56,7 @@ class Report:
 
     key: InstanceKey
     instance_id: str
+    user: str
     state: InstanceState
     since_at: float
     last_use_at: float
@@ -384,6 +386,7 @@ class InstancePool:
         return Report(
             key=record.key,
             instance_id="" if running is None else running.instance.instance_id,
+            user=record.caller.principal.subject if record.key.owner.digest else "",
             state=core.state,
             since_at=core.since + to_wall,
             last_use_at=record.last_use + to_wall,

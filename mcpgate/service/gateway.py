@@ -262,6 +262,8 @@ class Gateway(StagedService):
     def _give_up(self, failure: Failure) -> None:
         """End the program: a gate that can not start must not look as if it did."""
         log.critical("The gate can not start: {why}", why=failure.getErrorMessage())
+        # Whoever started it by hand looks here; the log may be a file.
+        os.write(2, f"mcpgate can not start: {failure.getErrorMessage()}\n".encode())
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
 

@@ -181,6 +181,7 @@ def _view(report: Report, now: float) -> InstanceView:
         owner=report.key.owner.label,
         state=report.state.value,
         instance_id=report.instance_id,
+        user=report.user,
         uptime_s=now - report.since_at if running else None,
         idle_s=now - report.last_use_at,
         calls=report.leases,
