@@ -55,14 +55,20 @@ class Order:
     delay_s: float = 0.0
 
 
-def exit_data(how: Exit) -> dict[str, object]:
-    """Put an exit into the public fields of an error."""
-    return {
+def exit_data(how: Exit, *, stderr: bool = True) -> dict[str, object]:
+    """
+    Put an exit into the public fields of an error.
+
+    :param stderr: with its last lines; not among strangers, of whose calls they may tell.
+    """
+    told: dict[str, object] = {
         "exitCode": how.code,
         "signal": how.signal,
         "exitReason": how.reason,
-        "stderr": list(how.stderr_tail[-STDERR_LINES:]),
     }
+    if stderr:
+        told["stderr"] = list(how.stderr_tail[-STDERR_LINES:])
+    return told
 
 
 def launch_values(order: Order) -> dict[str, Secret]:

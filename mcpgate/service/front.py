@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
@@ -174,11 +174,11 @@ class Front:
     @deferred
     async def drain(self, timeout_s: float) -> None:
         """Let calls end for a while, then cut what is left."""
-        draining: Deferred[Any] = gatherResults([front.drain() for front in self._fronts])
-        try:
-            await draining.addTimeout(timeout_s, self._reactor)
-        except TimeoutError:
-            left = sum(len(front.connections) for front in self._fronts)
+        # Cancelled by the deadline, a list of Deferreds fires all the same.
+        waiting = DeferredList([front.drain() for front in self._fronts], consumeErrors=True)
+        await waiting.addTimeout(timeout_s, self._reactor)
+        left = sum(len(front.connections) for front in self._fronts)
+        if left:
             log.warn("{left} connections are cut off after draining", left=left)
         for front in self._fronts:
             front.abort_all()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,7 +22,8 @@ from mcpgate.interfaces import ILease, IResponseReceiver, IUpstreamCall
 from mcpgate.mcp.framing import SSEReader
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response, encode
 from mcpgate.mcp.methods import CANCELLED, is_repeatable
-from mcpgate.model import KIB, MIB
+from mcpgate.model import KIB, MIB, Exit, Isolation
+from mcpgate.runtime.attempt import exit_data
 from mcpgate.timing.wheel import Deadline
 from mcpgate.web.endpoint import Post
 from mcpgate.web.event_stream import EventAligner
@@ -39,9 +41,14 @@ if TYPE_CHECKING:
     from mcpgate.web.http_link import HTTPLink
     from mcpgate.web.http_sessions import HTTPSpeaker
 
+log = Logger()
+
 # A JSON answer up to this size is held until it is whole and then written at once.
 HOLD_BYTES = 256 * KIB
 MAX_HELD_BYTES = 16 * MIB
+
+# How long the end of the process may lag behind that of its connections.
+ENDING_S = 0.4
 
 _LOST = (b"session", b"not initialized", b"initialize first")
 
@@ -278,6 +285,8 @@ class HTTPCall:
                 self._pass_on(events)
         elif self._reader is not None:
             for event in self._reader.feed(data):
+                if self._ended:
+                    return
                 self._arm_deadline(self._post.spec.call_timeout_s)
                 self._rewritten(event.data)
         elif self._held is not None:
@@ -300,7 +309,7 @@ class HTTPCall:
             self._look_at_suspects()
             if self._answer.waiting and not self._resumable:
                 # A stream without ids can not be taken up again: waiting for it would be for ever.
-                self._fail(BadBackendAnswer("The server's event stream ended without an answer."))
+                self._lost(BadBackendAnswer("The server's event stream ended without an answer."))
                 return
         self._answer.end()
         self._end()
@@ -318,6 +327,8 @@ class HTTPCall:
             self._again()
         elif untold and safe and self._tries < 2 and isinstance(error, BackendDied):
             self._again()
+        elif isinstance(error, BackendDied):
+            self._lost(error)
         else:
             self._fail(error)
 
@@ -421,6 +432,27 @@ class HTTPCall:
             self._look_at_suspects()
             self._answer.fail_rest(error)
             self._end()
+
+    def _lost(self, error: BackendDied) -> None:
+        """
+        Fail, with how the server ended if that is why.
+
+        The end of a connection is known a moment before that of the process.
+        """
+        lease = self._lease
+        if lease is None or self._post.spec.url:
+            self._fail(error)
+            return
+
+        def told(how: Exit) -> None:
+            self._fail(BackendDied(data=exit_data(how, stderr=not self._is_shared())))
+
+        ending = lease.instance.when_ended().addTimeout(ENDING_S, self._speaker.clock)
+        ending.addCallbacks(told, lambda _: self._fail(error))
+        ending.addErrback(lambda failure: log.failure("A call could not be failed", failure))
+
+    def _is_shared(self) -> bool:
+        return self._post.spec.isolation is Isolation.SHARED
 
     def _arm_deadline(self, delay_s: float) -> None:
         if self._deadline is not None:
