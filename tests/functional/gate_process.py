@@ -162,10 +162,9 @@ class GateProcess:
         self.ini.chmod(0o600)
 
     def _check_over(self) -> None:
-        for pid in processes_below(self.directory):
-            # Children of a killed gate have a moment to notice.
-            with contextlib.suppress(AssertionError):
-                wait_for(lambda pid=pid: pid not in processes_below(self.directory), "end", 3)
+        # Children of a killed gate have a moment to notice.
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not processes_below(self.directory), "the end", 3)
         left = processes_below(self.directory)
         for pid in left:
             with contextlib.suppress(OSError):
@@ -330,7 +329,7 @@ class GateProcess:
 
     def get(self, path: str, **fields: str) -> Answer:
         """GET a page."""
-        return self.ask("GET", path, **fields)
+        return self.ask("GET", path, None, **fields)
 
 
 class Answer:

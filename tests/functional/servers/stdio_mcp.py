@@ -21,7 +21,7 @@ from typing import Any
 LOCK = threading.Lock()
 ANSWERED = threading.Condition()
 ANSWERS: dict[str, Any] = {}
-STATE = {"calls": 0, "asked": 0, "level": "unset"}
+STATE: dict[str, Any] = {"calls": 0, "asked": 0, "level": "unset"}
 NAMES = ("echo", "slow", "die", "env", "count", "log", "list_changed", "roots", "pid", "where")
 
 
@@ -36,7 +36,7 @@ def say(**message: Any) -> None:
 def ask_roots() -> Any:
     """Ask the client for its roots and wait for the answer."""
     with ANSWERED:
-        STATE["asked"] = int(STATE["asked"]) + 1
+        STATE["asked"] = STATE["asked"] + 1
         number = f"ask-{STATE['asked']}"
         say(id=number, method="roots/list")
         ANSWERED.wait_for(lambda: number in ANSWERS, 10)
@@ -105,7 +105,7 @@ def take(message: dict[str, Any]) -> None:
         STATE["level"] = params["level"]
         say(id=id, result={})
     elif method == "tools/call":
-        STATE["calls"] = int(STATE["calls"]) + 1
+        STATE["calls"] = STATE["calls"] + 1
         if params["name"] in ("slow", "roots"):
             threading.Thread(target=run, args=(id, params), daemon=True).start()
         else:
