@@ -303,8 +303,6 @@ class MCPEndpoint:
         if not accepts(inbound.head)[1]:
             raise NotAcceptable("GET opens an event stream: Accept must list text/event-stream.")
         session = self._require(inbound, caller, spec)
-        if inbound.finished:
-            return
         release = self._gate.open_stream(caller, self._streams_per_key)
         self._speaker(spec).listen(inbound, caller, spec, session, release)
 

@@ -53,9 +53,14 @@ class RelayRoute:
                 lease.release()
                 leave()
                 return
-            self._relay.relay(
-                inbound, lease, spec, caller, target=target, prefix=prefix, ended=leave
-            )
+            try:
+                self._relay.relay(
+                    inbound, lease, spec, caller, target=target, prefix=prefix, ended=leave
+                )
+            except BaseException:
+                lease.release()
+                leave()
+                raise
 
         def refused(failure: Failure) -> None:
             leave()

@@ -98,18 +98,24 @@ class FakeInstance:
         self.key = key
         self.ended: Deferred[Exit] = Deferred()
         self.channel = FakeChannel()
-        self.http = FakeHTTPServer()
+        self.http = FakeHTTPServer(world.clock)
         self.upstream: Any = self.http
         if world.spec.transport is Transport.STDIO:
             self.upstream = StdioUpstream(
                 self.channel,
                 clock=world.clock,
                 wheel=world.wheel,
-                ended=self.ended,
+                ended=self.when_ended(),
                 meters=world.meters,
                 name=self.instance_id,
                 max_calls=world.spec.max_calls,
             )
+
+    def when_ended(self) -> Deferred[Exit]:
+        """See `IInstance.when_ended`."""
+        watching: Deferred[Exit] = Deferred()
+        self.ended.chainDeferred(watching)
+        return watching
 
 
 @implementer(ILease)
@@ -228,8 +234,10 @@ class Sent:
         fields: list[tuple[bytes, bytes]],
         body: bytes | None,
         receiver: IResponseReceiver,
+        clock: Clock,
     ) -> None:
         self.method = method
+        self._clock = clock
         self.fields = dict(fields)
         self.raw = body
         self.receiver: Any = receiver
@@ -312,12 +320,18 @@ class Sent:
         self.over = True
         if not self.aborted:
             self.receiver.response_end([])
+            self._pass_a_moment()
 
     def fail(self, error: GateError | None = None, *, sent: bool = True) -> None:
         """Break the connection."""
         self.over = True
         if not self.aborted:
             self.receiver.response_failed(error or BackendDied(), sent)
+            self._pass_a_moment()
+
+    def _pass_a_moment(self) -> None:
+        """Let it be noticed whether the server is dead or only its connection."""
+        self._clock.advance(0.4)
 
     def json(self, message: object, status: int = 200, *, session: bytes = b"") -> None:
         """Answer with JSON."""
@@ -347,7 +361,8 @@ class FakeHTTPServer:
     :ivar plays: answers by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.all: list[Sent] = []
         self.waiting: list[Sent] = []
         self.plays = True
@@ -374,7 +389,7 @@ class FakeHTTPServer:
             raise self.error
         assert target == b"/mcp"
         assert isinstance(pool, Principal)
-        sent = Sent(method, fields, body, receiver)
+        sent = Sent(method, fields, body, receiver, self._clock)
         self.all.append(sent)
         self.waiting.append(sent)
         return sent

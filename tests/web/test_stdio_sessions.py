@@ -394,6 +394,27 @@ class DeathTests(SynchronousTestCase):
         self.assertEqual(len(self.world.pool.instances), 1)
         self.assertEqual(self.world.leaks(), {})
 
+    def test_a_child_that_refuses_its_handshake_fails_the_call(self) -> None:
+        """The client is told why, under its call's id, and its session stays."""
+        self.world.pool.die()
+        answer = self.world.post(request("tools/call", 5, name="x"), self.session)
+        asked = self.world.child.take()[0]
+        self.world.child.say(id=asked["id"], error={"code": 1, "message": "no licence"})
+        self.assertEqual((answer.status, answer.json["id"]), (200, 5))
+        self.assertIn("no licence", answer.json["error"]["message"])
+        self.assertEqual(self.world.leaks(), {})
+        self.assertEqual(self.world.post(request("ping"), self.session).status, 200)
+
+    def test_a_session_that_was_asleep_joins_the_running_child(self) -> None:
+        """The child was started again by another session of the key."""
+        other = self.world.open()
+        self.world.pool.die()
+        self.world.post(request("tools/list"), other)
+        self.world.answer_initialize()
+        self.world.child.take()
+        self.world.post(request("tools/call", 5, name="x"), self.session)
+        self.assertEqual([m["method"] for m in self.world.child.take()], ["tools/call"])
+
     def test_a_retry_can_be_cancelled(self) -> None:
         """Between two tries a call can still be taken back."""
         answer = self.world.post(request("tools/list", 5), self.session)
