@@ -15,7 +15,7 @@ from mcpgate.errors import (
     BadRequest,
     Starting,
 )
-from mcpgate.model import Transport
+from mcpgate.model import Exit, Isolation, Transport
 from mcpgate.web.http_call import HOLD_BYTES, session_is_lost
 from tests.web.endpoint_kit import World, notification, request
 from tests.web.http_case import PROGRESS, HTTPCase, reply
@@ -212,6 +212,17 @@ class AnswerTests(HTTPCase):
         sent.fail()
         self.assert_error(answer, -31003)
 
+    def test_what_follows_the_answer_is_dropped(self) -> None:
+        """A rewritten stream is over with its answer, though more may come at once."""
+        answer = self.call(accept=b"application/json")
+        sent = self.take()
+        sent.head()
+        text = json.dumps(reply(sent)).encode()
+        sent.data(b"data: " + text + b"\n\ndata: " + text + b"\n\ndata: {}\n\n")
+        self.assertEqual(answer.json["id"], 1)
+        self.assertEqual(self.world.leaks(), {})
+        self.assertFalse(self.world.wheel._slots and any(self.world.wheel._slots.values()))
+
     def test_a_bug_is_an_internal_error(self) -> None:
         """An unforeseen failure is told, and nothing leaks."""
         self.world.server.error = ZeroDivisionError()
@@ -245,6 +256,32 @@ class FailureTests(HTTPCase):
         self.assert_error(answer, -31003)
         self.world.pass_time(2)
         self.assertEqual(self.world.server.waiting, [])
+
+    def test_how_the_server_ended_is_told(self) -> None:
+        """Exit code and last words come a moment after the connection broke."""
+        answer = self.call()
+        self.take().receiver.response_failed(BackendDied(), True)
+        self.assertFalse(answer.finished)
+        self.world.pool.newest.ended.callback(Exit(code=3, stderr_tail=("Out of cheese",)))
+        self.assert_error(answer, -31003)
+        data = answer.json["error"]["data"]
+        self.assertEqual((data["exitCode"], data["stderr"]), (3, ["Out of cheese"]))
+
+    def test_a_shared_servers_last_words_are_kept(self) -> None:
+        """They may tell of what others do."""
+        world = World(Transport.HTTP, isolation=Isolation.SHARED)
+        answer = world.post(request("tools/call"), world.open())
+        world.server.take().receiver.response_failed(BackendDied(), True)
+        world.pool.newest.ended.callback(Exit(code=3, stderr_tail=("secret",)))
+        self.assertEqual(answer.json["error"]["data"]["exitCode"], 3)
+        self.assertNotIn(b"secret", answer.body)
+
+    def test_a_remote_server_has_no_end(self) -> None:
+        """A broken connection is told at once."""
+        world = World(Transport.HTTP, runtime="remote", url="http://a.example/mcp")
+        answer = world.post(request("tools/call"), world.open())
+        world.server.take().receiver.response_failed(BackendDied(), True)
+        self.assertEqual(answer.json["error"]["code"], -31003)
 
     def test_a_list_is_repeated_once(self) -> None:
         """A request without effects may be sent twice."""
@@ -488,6 +525,16 @@ class FailureTests(HTTPCase):
         self.take().result(tools=[])
         self.assertEqual(answer.json["result"], {"tools": []})
 
+    def test_nothing_is_started_for_a_session_that_has_ended(self) -> None:
+        """A call between two tries ends with its session."""
+        answer = self.call("tools/list")
+        self.take().receiver.response_failed(BackendDied(), True)
+        del self.world.pool._running[self.world.pool.newest.key]
+        self.world.ask("DELETE", session=self.session)
+        self.world.pass_time(1)
+        self.assert_error(answer, -31010)
+        self.assertEqual(len(self.world.pool.instances), 1)
+
     def test_a_restart_of_the_gate_is_not_noticed(self) -> None:
         """Out of the store the session is shaken hands for with the new instance."""
         world = World(Transport.HTTP, store=self.world.store)
@@ -611,7 +658,7 @@ class IdTests(HTTPCase):
     def test_a_call_between_two_tries_is_cancelled(self) -> None:
         """It is not tried again."""
         answer = self.call("tools/list")
-        self.take().fail()
+        self.take().receiver.response_failed(BackendDied(), True)
         self.world.post(notification("notifications/cancelled", requestId=1), self.session)
         self.world.pass_time(1)
         self.assert_error(answer, -31010)
