@@ -21,9 +21,10 @@ class Crashes:
     """
     The crashes of one instance.
 
-    After the n-th in a row the next start waits 1, 2, 4 .. 30 s, more or less a fifth.  After
-    five within a minute no start is tried for 30 s; the first one after that is the probe: if it
-    crashes within the minute, the breaker opens again.
+    After the n-th in a row the next start waits 1, 2, 4 .. 30 s, more or less a fifth; after the
+    first one of a copy that was serving it does not wait, since callers do.  After five within a
+    minute no start is tried for 30 s; the first one after that is the probe: if it crashes within
+    the minute, the breaker opens again.
 
     :ivar in_a_row: crashes since it last ran for a minute.
     :ivar not_before: clock reading before which no start is tried.
@@ -52,6 +53,9 @@ class Crashes:
         if crowded or self.open:
             self.open = True
             self.not_before = now + BREAKER_OPEN_S
+            return
+        if self.in_a_row == 1 and ran_s > 0:
+            self.not_before = now
             return
         wait_s = min(LONGEST_BACKOFF_S, 2.0 ** min(self.in_a_row - 1, 10))
         self.not_before = now + wait_s * (0.8 + 0.4 * luck)

@@ -58,7 +58,15 @@ class CrashesTests(SynchronousTestCase):
             crashes.note(now, 0.0, 0.5)
         crashes.note(400.0, 60.0, 0.5)
         self.assertFalse(crashes.refusing(400.0))
-        self.assertEqual(crashes.wait_s(400.0), 1.0)
+        self.assertEqual(crashes.wait_s(400.0), 0.0)
+
+    def test_first_of_a_serving_copy(self) -> None:
+        """Callers of a server that worked until now do not wait; from the second on they do."""
+        crashes = Crashes()
+        crashes.note(100.0, 5.0, 0.5)
+        self.assertEqual(crashes.wait_s(100.0), 0.0)
+        crashes.note(105.0, 5.0, 0.5)
+        self.assertEqual(crashes.wait_s(105.0), 2.0)
 
     def test_forgive(self) -> None:
         """An operator may have it start at once."""
