@@ -20,7 +20,7 @@ from mcpgate.gate.sessions import Session
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import ILease, IResponseReceiver, IUpstreamCall
 from mcpgate.mcp.framing import SSEReader
-from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response, encode
+from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response
 from mcpgate.mcp.methods import CANCELLED, is_repeatable
 from mcpgate.model import KIB, MIB, Exit, Isolation
 from mcpgate.runtime.attempt import exit_data
@@ -34,8 +34,10 @@ from mcpgate.web.http_fetch import (
     media_type,
     messages_in,
     responses_in,
+    session_is_lost,
 )
 from mcpgate.web.session_state import is_kept, public, with_id
+from mcpgate.web.upstream_ids import UpstreamIds
 
 if TYPE_CHECKING:
     from mcpgate.web.http_link import HTTPLink
@@ -49,21 +51,6 @@ MAX_HELD_BYTES = 16 * MIB
 
 # How long the end of the process may lag behind that of its connections.
 ENDING_S = 0.4
-
-_LOST = (b"session", b"not initialized", b"initialize first")
-
-
-def session_is_lost(status: int, body: bytes) -> bool:
-    """
-    Tell whether the server says that it does not know the session.
-
-    The specification demands 404; servers on the TypeScript SDK v1 say 400 "No valid session ID"
-    or "Server not initialized" (protocol.md 1.5).
-    """
-    if status == 404:
-        return True
-    low = body[: 4 * KIB].lower()
-    return status == 400 and any(mark in low for mark in _LOST)
 
 
 @implementer(IResponseReceiver)
@@ -79,16 +66,15 @@ class HTTPCall:
     __slots__ = (
         "_aligner",
         "_answer",
-        "_body",
         "_call",
         "_deadline",
         "_ended",
         "_given_up_at",
         "_head",
         "_held",
+        "_ids",
         "_lease",
         "_link",
-        "_minted",
         "_paused",
         "_post",
         "_reader",
@@ -113,8 +99,8 @@ class HTTPCall:
         self._paused = False
         self._deadline: Deadline | None = None
         self._given_up_at = speaker.clock.seconds() + post.spec.call_timeout_max_s
-        self._minted: dict[int | str, int | str] = {}
-        self._body = self._mint_ids()
+        pooled = not session.record.id_returned
+        self._ids = UpstreamIds(post, link.ids, speaker.mint, pooled=pooled)
         self._reset()
         link.calls[self] = None
         session.in_use += len(post.requests)
@@ -131,36 +117,11 @@ class HTTPCall:
         self._suspects: list[bytes] = []
         self._resumable = False
 
-    def _mint_ids(self) -> bytes:
-        """
-        Give ids of ours to requests whose id is in work already, or whose session is pooled.
-
-        Some clients send id 1 for everything; servers would mix the answers up.
-        """
-        post, link = self._post, self._link
-        pooled = not self._session.record.id_returned
-        messages: list[Message] = []
-        for request in post.requests:
-            upstream_id: int | str = request.id
-            if pooled or request.id in link.ids:
-                upstream_id = self._speaker.mint()
-                self._minted[upstream_id] = request.id
-            link.ids.add(upstream_id)
-            messages.append(Request(upstream_id, request.method, request.params))
-        if not self._minted:
-            return post.body
-        messages.extend(post.others)
-        encoded = [encode(message) for message in messages]
-        return b"[" + b",".join(encoded) + b"]" if post.batch else encoded[0]
-
     # --- For the session ------------------------------------------------------------------------
 
     def asks(self, request_id: object) -> bool:
         """Tell whether this POST holds the request with the client's id."""
-        return any(
-            request.id == request_id and type(request.id) is type(request_id)
-            for request in self._post.requests
-        )
+        return self._ids.upstream(request_id) is not None
 
     def cancelled(self, request_id: object) -> int | str | None:
         """
@@ -168,7 +129,7 @@ class HTTPCall:
 
         :return: the id under which the server knows the request; None when it never heard of it.
         """
-        found = next(id for id in self._upstream_ids() if self._own_id(id) == request_id)
+        found = self._ids.upstream(request_id)
         sent = self._call is not None
         if len(self._post.requests) == 1:
             self._abort_call()
@@ -224,10 +185,10 @@ class HTTPCall:
             "POST",
             self._speaker.target(post.spec),
             fields,
-            self._body,
+            self._ids.body,
             self,
             pool=post.caller.principal,
-            length=len(self._body),
+            length=len(self._ids.body),
             timeout_s=post.spec.call_timeout_s,
             stream=True,
         )
@@ -250,7 +211,7 @@ class HTTPCall:
         good = 200 <= head.status < 300
         length = head.content_length
         if good and kind == EVENT_STREAM:
-            if self._minted or not self._post.accepts[1]:
+            if self._ids.minted or not self._post.accepts[1]:
                 self._reader = SSEReader(MAX_EVENT_BYTES)
             else:
                 self._aligner = EventAligner(MAX_EVENT_BYTES)
@@ -258,7 +219,7 @@ class HTTPCall:
         elif (
             good
             and kind == JSON_TYPE
-            and not self._minted
+            and not self._ids.minted
             and length is not None
             and length > HOLD_BYTES
             and self._answer.begin_body(length)
@@ -348,7 +309,7 @@ class HTTPCall:
             self._speaker.clock.callLater(0, self.begin)
             return
         kind = media_type(head.fields)
-        if 200 <= head.status < 300 and not self._minted and kind == JSON_TYPE and body.strip():
+        if 200 <= head.status < 300 and not self._ids.minted and kind == JSON_TYPE and body.strip():
             if any(is_kept(request) for request in self._post.requests):
                 self._remember(responses_in(kind, body))
             self._answer.whole(body)
@@ -366,7 +327,7 @@ class HTTPCall:
     def _respond(self, response: Response | ErrorResponse) -> None:
         """Give the client one answer under its own id."""
         waiting = self._answer.waiting
-        own_id = self._own_id(response.id)
+        own_id = self._ids.own(response.id)
         if own_id not in waiting and isinstance(response, ErrorResponse) and len(waiting) == 1:
             # Errors may come without the id: they belong to the exchange (protocol.md 1.5).
             own_id = waiting[0]
@@ -417,13 +378,6 @@ class HTTPCall:
                 if request.id == response.id:
                     self._speaker.remember(self._session, request, response)
 
-    def _upstream_ids(self) -> list[int | str]:
-        own = {own: minted for minted, own in self._minted.items()}
-        return [own.get(request.id, request.id) for request in self._post.requests]
-
-    def _own_id(self, upstream_id: int | str | None) -> int | str | None:
-        return upstream_id if upstream_id is None else self._minted.get(upstream_id, upstream_id)
-
     # --- Failure and end ------------------------------------------------------------------------
 
     def _fail(self, error: GateError) -> None:
@@ -472,7 +426,7 @@ class HTTPCall:
         lease = self._lease
         self._abort_call()
         if lease is not None:
-            for upstream_id in self._upstream_ids():
+            for upstream_id in self._ids:
                 params: dict[str, object] = {
                     "requestId": upstream_id,
                     "reason": "No answer in time",
@@ -514,7 +468,7 @@ class HTTPCall:
             self._deadline.cancel()
         self._let_go()
         self._link.calls.pop(self, None)
-        self._link.ids.difference_update(self._upstream_ids())
+        self._ids.done()
         for _ in self._post.requests:
             self._session.in_use -= 1
             self._post.release()

@@ -16,12 +16,14 @@ from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstreamCall
 from mcpgate.mcp.framing import SSEReader
 from mcpgate.mcp.jsonrpc import Batch, ErrorResponse, Message, Response, decode_server_line
-from mcpgate.model import MIB
+from mcpgate.model import KIB, MIB
 
 MAX_ANSWER_BYTES = 4 * MIB
 # Pictures come in one event.
 MAX_EVENT_BYTES = 16 * MIB
 
+
+_LOST = (b"session", b"not initialized", b"initialize first")
 
 EVENT_STREAM = b"text/event-stream"
 JSON_TYPE = b"application/json"
@@ -47,6 +49,19 @@ def responses_in(kind: bytes, body: bytes) -> list[Response | ErrorResponse]:
         texts = [event.data for event in SSEReader(MAX_EVENT_BYTES).feed(body)]
     found = [message for text in texts for message in messages_in(text)]
     return [message for message in found if isinstance(message, Response | ErrorResponse)]
+
+
+def session_is_lost(status: int, body: bytes) -> bool:
+    """
+    Tell whether the server says that it does not know the session.
+
+    The specification demands 404; servers on the TypeScript SDK v1 say 400 "No valid session ID"
+    or "Server not initialized" (protocol.md 1.5).
+    """
+    if status == 404:
+        return True
+    low = body[: 4 * KIB].lower()
+    return status == 400 and any(mark in low for mark in _LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.endpoint import SESSION, VERSION, Post
-from mcpgate.web.http_call import HTTPCall, session_is_lost
-from mcpgate.web.http_fetch import Fetched, fetch
+from mcpgate.web.http_call import HTTPCall
+from mcpgate.web.http_fetch import Fetched, fetch, session_is_lost
 from mcpgate.web.http_link import HTTPLink
 from mcpgate.web.http_listen import HTTPListen
 from mcpgate.web.speaking import SpeakerBase

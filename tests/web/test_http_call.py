@@ -16,7 +16,8 @@ from mcpgate.errors import (
     Starting,
 )
 from mcpgate.model import Exit, Isolation, Transport
-from mcpgate.web.http_call import HOLD_BYTES, session_is_lost
+from mcpgate.web.http_call import HOLD_BYTES
+from mcpgate.web.http_fetch import session_is_lost
 from tests.web.endpoint_kit import World, notification, request
 from tests.web.http_case import PROGRESS, HTTPCase, reply
 
