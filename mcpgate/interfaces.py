@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProtocol
+
     from mcpgate.errors import GateError
     from mcpgate.http.heads import Peer, RequestHead, ResponseHead
     from mcpgate.mcp.jsonrpc import Message
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
         SessionRecord,
         Usage,
     )
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IProtocol
 
 
 # --- Front door: one request of a client ------------------------------------------------------

@@ -7,12 +7,13 @@ answers, and stops all at once.
 
 from __future__ import annotations
 
-from mcpgate.timing.deferreds import deferred
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from typing_extensions import override
+
+from mcpgate.timing.deferreds import deferred
 
 log = Logger()
 
