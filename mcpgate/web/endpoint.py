@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Protocol
 
 from twisted.python.failure import Failure
 
@@ -30,9 +27,7 @@ from mcpgate.interfaces import IInbound
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import (
     Batch,
-    ErrorResponse,
     Message,
-    Notification,
     Request,
     Response,
     decode,
@@ -41,13 +36,13 @@ from mcpgate.mcp.jsonrpc import (
 )
 from mcpgate.mcp.methods import INITIALIZE, PING
 from mcpgate.mcp.revisions import REVISIONS, Era, negotiate
-from mcpgate.model import Caller, Isolation, Owner, Principal, ServerSpec
+from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.answer import STREAM_FIELDS
+from mcpgate.web.post import SESSION, VERSION, Post, Speaker
 from mcpgate.web.refusal import JSON, NO_STORE, accepts, refuse_batch, refuse_message
 from mcpgate.web.session_state import public
 
-SESSION = b"mcp-session-id"
-VERSION = b"mcp-protocol-version"
+__all__ = ["MCPEndpoint", "Speaker"]
 
 DISCOVER = "server/discover"
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -61,65 +56,6 @@ def _is_modern(request: Request) -> bool:
         return True
     meta = (request.params or {}).get("_meta")
     return isinstance(meta, dict) and META_VERSION in meta
-
-
-def owner_of(spec: ServerSpec, principal: Principal, session_id: str) -> Owner:
-    """Tell whose instance serves this session."""
-    if spec.isolation is Isolation.SHARED:
-        return Owner(Isolation.SHARED)
-    if spec.isolation is Isolation.PER_KEY:
-        return Owner(Isolation.PER_KEY, principal.key_digest)
-    digest = blake2b(session_id.encode(), digest_size=16).hexdigest()
-    return Owner(Isolation.PER_SESSION, f"{principal.key_digest}/{digest}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """
-    One POST, checked and decoded, on its way to a speaker.
-
-    :ivar body: the bytes as received.
-    :ivar requests: the requests in it that want answers, in order.
-    :ivar others: notifications and responses in it.
-    :ivar batch: it was an array.
-    :ivar release: called once for each request when it is answered: gives its slot back.
-    """
-
-    inbound: IInbound
-    caller: Caller
-    spec: ServerSpec
-    body: bytes
-    requests: tuple[Request, ...]
-    others: tuple[Notification | Response | ErrorResponse, ...]
-    batch: bool
-    accepts: tuple[bool, bool]
-    release: Callable[[], None]
-
-
-class Speaker(Protocol):
-    """How sessions are carried over one transport."""
-
-    def initialize(self, post: Post, session: Session) -> None:
-        """Answer ``initialize`` for a session just made; end the session if that fails."""
-
-    def call(self, post: Post, session: Session) -> None:
-        """Answer a POST that holds at least one request."""
-
-    def tell(self, post: Post, session: Session) -> None:
-        """Take notifications and responses; answer 202."""
-
-    def listen(
-        self,
-        inbound: IInbound,
-        caller: Caller,
-        spec: ServerSpec,
-        session: Session,
-        release: Callable[[], None],
-    ) -> None:
-        """Answer GET with the session's event stream; ``release`` gives the stream's slot back."""
-
-    def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
-        """Let the server know, if it cares, that the session is over."""
 
 
 class MCPEndpoint:

@@ -25,7 +25,6 @@ from mcpgate.mcp.methods import CANCELLED, is_repeatable
 from mcpgate.model import KIB, MIB, Exit, Isolation
 from mcpgate.runtime.attempt import exit_data
 from mcpgate.timing.wheel import Deadline
-from mcpgate.web.endpoint import Post
 from mcpgate.web.event_stream import EventAligner
 from mcpgate.web.http_fetch import (
     EVENT_STREAM,
@@ -36,6 +35,7 @@ from mcpgate.web.http_fetch import (
     responses_in,
     session_is_lost,
 )
+from mcpgate.web.post import Post
 from mcpgate.web.session_state import is_kept, public, with_id
 from mcpgate.web.upstream_ids import UpstreamIds
 

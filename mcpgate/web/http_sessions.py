@@ -29,11 +29,11 @@ from mcpgate.model import Caller, Owner, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
-from mcpgate.web.endpoint import SESSION, VERSION, Post
 from mcpgate.web.http_call import HTTPCall
 from mcpgate.web.http_fetch import Fetched, fetch, session_is_lost
 from mcpgate.web.http_link import HTTPLink
 from mcpgate.web.http_listen import HTTPListen
+from mcpgate.web.post import SESSION, VERSION, Post
 from mcpgate.web.speaking import SpeakerBase
 
 log = Logger()
@@ -44,7 +44,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class HTTPSpeaker(SpeakerBase):
-    """See `mcpgate.web.endpoint.Speaker`."""
+    """See `mcpgate.web.post.Speaker`."""
 
     def __init__(
         self,

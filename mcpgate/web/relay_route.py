@@ -13,7 +13,7 @@ from mcpgate.gate.routing import Route
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
 from mcpgate.model import Caller, Isolation, ServerSpec, Transport
 from mcpgate.web.cold_start import Leases
-from mcpgate.web.endpoint import owner_of
+from mcpgate.web.post import owner_of
 from mcpgate.web.refusal import refuse
 from mcpgate.web.relay import Relay
 from mcpgate.web.session_state import public

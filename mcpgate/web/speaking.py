@@ -19,7 +19,7 @@ from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.answer import Answer
 from mcpgate.web.cold_start import Leases
-from mcpgate.web.endpoint import SESSION, Post, owner_of
+from mcpgate.web.post import SESSION, Post, owner_of
 from mcpgate.web.session_state import agreed, public, remember, with_id
 
 log = Logger()
@@ -37,7 +37,7 @@ class Link(Protocol):
 
 class SpeakerBase:
     """
-    The common part of `mcpgate.web.endpoint.Speaker`.
+    The common part of `mcpgate.web.post.Speaker`.
 
     :param forget: called with a per-session owner when its session has ended.
     :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.

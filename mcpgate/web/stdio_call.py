@@ -13,7 +13,7 @@ from mcpgate.mcp.jsonrpc import Message, Request
 from mcpgate.mcp.methods import is_repeatable
 from mcpgate.upstream.stdio import StdioUpstream, was_sent
 from mcpgate.web.answer import Answer, CallSink
-from mcpgate.web.endpoint import Post
+from mcpgate.web.post import Post
 from mcpgate.web.session_state import public
 
 if TYPE_CHECKING:

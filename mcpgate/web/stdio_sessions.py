@@ -26,7 +26,7 @@ from mcpgate.mcp.revisions import LATEST_LEGACY
 from mcpgate.model import KIB, Caller, Isolation, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio import StdioUpstream
-from mcpgate.web.endpoint import Post
+from mcpgate.web.post import Post
 from mcpgate.web.speaking import SpeakerBase
 from mcpgate.web.standing import StandingStream
 from mcpgate.web.stdio_call import StdioPassage
@@ -114,7 +114,7 @@ class StdioLink:
 
 
 class StdioSpeaker(SpeakerBase):
-    """See `mcpgate.web.endpoint.Speaker`."""
+    """See `mcpgate.web.post.Speaker`."""
 
     # --- Speaker ----------------------------------------------------------------------------
 

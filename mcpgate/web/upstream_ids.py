@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mcpgate.mcp.jsonrpc import Message, Request, encode
-from mcpgate.web.endpoint import Post
+from mcpgate.web.post import Post
 
 
 class UpstreamIds:

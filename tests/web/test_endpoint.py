@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mcpgate.errors import BackendUnavailable
 from mcpgate.model import Isolation, Owner, Rate, Transport
-from mcpgate.web.endpoint import owner_of
+from mcpgate.web.post import owner_of
 from tests.web.endpoint_kit import INIT, World, caller_of, notification, request
 from tests.web.fake_inbound import FakeInbound
 
