@@ -109,6 +109,7 @@ class Front:
                 now=now,
                 meters=meters,
                 http2=gate.http2,
+                min_version=config.tls.min_version,
             )
 
     def serve(self, texts: Sequence[str], dispatch: Callable[[IInbound], None]) -> Listeners:

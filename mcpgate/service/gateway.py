@@ -57,7 +57,7 @@ from mcpgate.web.stdio_sessions import StdioSpeaker
 
 log = Logger()
 
-# Changed key and certificate files are noticed within this time (R58, R64).
+# Changed files, and revoked keys that only streams depend on, are noticed this often (R58, R64).
 REFRESH_S = 2.0
 # More than this for what comes after draining: instances stop by the ladder of their grace.
 STOP_MARGIN_S = 30.0
@@ -192,7 +192,14 @@ class Gateway(StagedService):
         def speaker(spec: ServerSpec) -> Speaker:
             return speakers[spec.transport]
 
-        relay = Relay(self._reactor, wheel, forwarding, self.meters, keepalive_s=keepalive_s)
+        relay = Relay(
+            self._reactor,
+            wheel,
+            forwarding,
+            self.meters,
+            keepalive_s=keepalive_s,
+            watch=self.access.revocations.watch,
+        )
         return Dispatcher(
             guard=self.guard,
             show_page=self.pages.show_public,
@@ -212,13 +219,13 @@ class Gateway(StagedService):
 
         def refresh() -> None:
             self.access.refresh()
+            self.access.sweep()
             self.front.refresh_certificates()
             open_files.look()
 
         def sweep() -> None:
             self.pool.sweep()
             self.sessions.sweep()
-            self.access.sweep()
 
         stages = [
             Stage("state directory", stop=self._state_dir.release),

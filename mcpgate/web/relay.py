@@ -36,12 +36,25 @@ _STREAM_FIELDS: Final = (
 )
 
 
+Watch = Callable[[Caller, Callable[[], None]], Callable[[], None]]
+
+
+def _nothing() -> None:
+    """Nothing watched."""
+
+
+def _unwatched(caller: Caller, ending: Callable[[], None]) -> Callable[[], None]:
+    return _nothing
+
+
 class Relay:
     """
     Passes requests on to servers.
 
     :param keepalive_s: a silent event stream gets a comment this often, since clients and proxies
         between cut off what is silent; 0 = never.
+    :param watch: keeps the key of a long stream checked, and calls back when it is revoked (R58);
+        gives what is called when the stream has ended.  See `Revocations.watch`.
     """
 
     def __init__(
@@ -52,7 +65,9 @@ class Relay:
         meters: Meters,
         *,
         keepalive_s: float = 15.0,
+        watch: Watch = _unwatched,
     ) -> None:
+        self.watch = watch
         self.seconds = clock.seconds
         self.wheel = wheel
         self.forwarding = forwarding
@@ -97,13 +112,14 @@ class _Passage:
         "_inbound",
         "_lease",
         "_over",
-        "_piped",
+        "_pipe",
         "_prefix",
         "_relay",
         "_silent_since_s",
         "_spec",
         "_streaming",
         "_target",
+        "_unwatch",
         "_uploading",
     )
 
@@ -134,8 +150,9 @@ class _Passage:
         self._deadline: Deadline | None = None
         self._silent_since_s = 0.0
         self._counted = False
-        self._piped = False
+        self._pipe: Pipe | None = None
         self._streaming = False
+        self._unwatch = _nothing
         self._uploading = False
         self._over = False
 
@@ -200,7 +217,7 @@ class _Passage:
 
     def _gone(self) -> None:
         # Of an upgraded connection the pipe hears itself.
-        if not self._over and not self._piped:
+        if not self._over and self._pipe is None:
             if self._call is not None:
                 self._call.abort()
             self._done()
@@ -272,13 +289,12 @@ class _Passage:
         )
         fields += [(b"connection", b"Upgrade"), (b"upgrade", inbound.head.upgrade)]
         self._count_stream()
-        pipe = Pipe(
+        self._pipe = pipe = Pipe(
             self._relay.wheel,
             open_client=lambda client: inbound.take_over(101, fields, client),
             touched=self._lease.touch,
             over=self._done,
         )
-        self._piped = True
         return pipe.server
 
     # --- The answer ------------------------------------------------------------------------
@@ -305,6 +321,15 @@ class _Passage:
     def _count_stream(self) -> None:
         self._counted = True
         self._relay.meters.streams += 1
+        self._unwatch = self._relay.watch(self._caller, self._revoked)
+
+    def _revoked(self) -> None:
+        if self._pipe is not None:
+            self._pipe.abort()
+        else:
+            self._inbound.notes["reason"] = "revoked"
+            self._inbound.abort()
+            self._gone()
 
     def _silent(self) -> None:
         keepalive_s = self._relay.keepalive_s
@@ -329,6 +354,7 @@ class _Passage:
             self._deadline = None
         if self._counted:
             self._relay.meters.streams -= 1
+            self._unwatch()
         if self._uploading:
             # What is still to come of the request is the front door's business again.
             self._inbound.resume_body()

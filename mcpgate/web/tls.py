@@ -47,16 +47,22 @@ EXPIRY_WARNINGS = (30, 7, 1)
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 
 
-def server_context(certificate: Certificate, protocols: Sequence[bytes]) -> SSL.Context:
+VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+
+def server_context(
+    certificate: Certificate, protocols: Sequence[bytes], min_version: str = "1.2"
+) -> SSL.Context:
     """
     Make the context that serves one certificate.
 
     :param protocols: ALPN names, the preferred first.  A client that offers none of them is served
         without ALPN, as HTTP/1.1.
+    :param min_version: the oldest version of TLS spoken, one of `VERSIONS`.
     :raises CertificateError: OpenSSL refuses the pair.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_min_proto_version(VERSIONS[min_version])
     context.set_options(_OPTIONS)
     # Idle connections give their 34 KiB of buffers back (R30).
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
@@ -119,13 +125,15 @@ class Selection:
         return found or self.default
 
 
-def select_among(certificates: Sequence[Certificate], protocols: Sequence[bytes]) -> Selection:
+def select_among(
+    certificates: Sequence[Certificate], protocols: Sequence[bytes], min_version: str = "1.2"
+) -> Selection:
     """
     Make contexts for certificates, of which the first is the default.
 
     Where two are good for one name the earlier is served.
     """
-    contexts = [server_context(certificate, protocols) for certificate in certificates]
+    contexts = [server_context(one, protocols, min_version) for one in certificates]
     exact: dict[bytes, SSL.Context] = {}
     wildcard: dict[bytes, SSL.Context] = {}
     for certificate, context in zip(certificates, contexts, strict=True):
@@ -161,6 +169,7 @@ class CertificateStore:
         first one's certificate is shown to clients that ask for an unknown name or none.
     :param now: wall clock, aware.
     :param http2: offer ``h2`` by ALPN.
+    :param min_version: the oldest version of TLS spoken, one of `VERSIONS`.
     :ivar certificates: what is served now.
     :raises CertificateError: when made, and a source can not be used.
     """
@@ -172,6 +181,7 @@ class CertificateStore:
         now: Callable[[], datetime],
         meters: Meters,
         http2: bool = False,
+        min_version: str = "1.2",
     ) -> None:
         if not sources:
             raise CertificateError("No certificate is configured. Name one, or let one be made.")
@@ -179,6 +189,7 @@ class CertificateStore:
         self._now = now
         self._meters = meters
         self._protocols = (HTTP2, HTTP1) if http2 else (HTTP1,)
+        self._min_version = min_version
         self._seen: object = None
         self._warned: dict[tuple[str, datetime], float] = {}
         self.certificates: tuple[Certificate, ...] = ()
@@ -259,7 +270,7 @@ class CertificateStore:
             load_certificate(source) if isinstance(source, CertificateFiles) else source()
             for source in self._sources
         )
-        selection = select_among(certificates, self._protocols)
+        selection = select_among(certificates, self._protocols, self._min_version)
         self.certificates = certificates
         return selection
 

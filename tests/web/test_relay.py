@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mcpgate.errors import BackendDied, BackendUnavailable, BadBackendAnswer, BadRequest
+from mcpgate.gate.access.revocation import Revocations
 from mcpgate.http.fields import Fields
 from mcpgate.http.forwarding import Forwarding
 from mcpgate.http.heads import ResponseHead
@@ -36,6 +37,7 @@ class RelayTests(SynchronousTestCase):
         self.clock = Clock()
         self.meters = Meters()
         self.lease = FakeLease()
+        self.revocations = Revocations()
         self.upstream = self.lease.upstream
         self.ended = 0
 
@@ -46,7 +48,10 @@ class RelayTests(SynchronousTestCase):
             self.ended += 1
 
         wheel = DeadlineWheel(self.clock)
-        Relay(self.clock, wheel, Forwarding(), self.meters, keepalive_s=keepalive_s).relay(
+        watch = self.revocations.watch
+        Relay(
+            self.clock, wheel, Forwarding(), self.meters, keepalive_s=keepalive_s, watch=watch
+        ).relay(
             inbound,
             self.lease,
             ServerSpec(name="srv", transport=Transport.HTTP, **spec),
@@ -59,6 +64,7 @@ class RelayTests(SynchronousTestCase):
     def over(self) -> None:
         """Check that everything was given back, once."""
         self.assertEqual((self.lease.released, self.ended, self.meters.streams), (1, 1, 0))
+        self.assertFalse(self.revocations.watches(PRINCIPAL))
 
     def test_bodiless(self) -> None:
         """A request without a body is sent at once; a small answer is one write."""
@@ -279,6 +285,24 @@ class RelayTests(SynchronousTestCase):
         inbound.gone()
         self.assertFalse(wire.disconnecting)
         self.assertEqual(self.lease.released, 0)
+
+    def test_a_revoked_key_ends_its_streams(self) -> None:
+        """An event stream and a WebSocket are cut when their key is good no more (R58)."""
+        inbound = FakeInbound()
+        self.relay(inbound)
+        self.upstream.receiver.response_head(answer(200, (b"content-type", b"text/event-stream")))
+        self.assertEqual(self.revocations.watched("i"), [CALLER])
+        self.revocations.announce(PRINCIPAL)
+        self.assertEqual(inbound.events[-1], ("abort",))
+        self.assertTrue(self.upstream.call.aborted)
+        self.over()
+
+    def test_a_revoked_key_ends_its_pipes(self) -> None:
+        """Both sides of a WebSocket are cut off."""
+        inbound, _, wire = self.upgrade()
+        self.revocations.announce(PRINCIPAL)
+        self.assertTrue(inbound.wire.aborted)
+        self.assertTrue(wire.aborted)
 
     def test_wrong_upgrade(self) -> None:
         """An upgrade to something else is a bad answer."""

@@ -103,6 +103,14 @@ class PolicyTests(StoreCase):
         self.assertEqual(older.tls.get_protocol_version_name(), "TLSv1.2")
         self.assertRaises(SSL.Error, self.connect, maximum=SSL.TLS1_1_VERSION)
 
+    def test_newest_only(self) -> None:
+        """With ``min_version = 1.3`` nothing older is spoken, whatever certificate is asked for."""
+        self.store._min_version = "1.3"
+        self.store.reload()
+        for name in (b"", b"b.example.org"):
+            self.assertEqual(self.connect(name).tls.get_protocol_version_name(), "TLSv1.3")
+            self.assertRaises(SSL.Error, self.connect, name, maximum=SSL.TLS1_2_VERSION)
+
     def test_only_aead(self) -> None:
         """CBC suites and RSA key exchange are refused."""
         for ciphers in (

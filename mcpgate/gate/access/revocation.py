@@ -8,7 +8,7 @@ makes no requests, so without `Revocations.watch` nobody would ask about its key
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.logger import Logger
 
@@ -23,6 +23,7 @@ class _Watch:
 
     caller: Caller
     count: int = 0
+    endings: dict[object, Callable[[], None]] = field(default_factory=dict)
 
 
 class Revocations:
@@ -45,17 +46,18 @@ class Revocations:
             fingerprint=principal.fingerprint,
             issuer=principal.issuer,
         )
-        self._watched.pop(principal, None)
+        watch = self._watched.pop(principal, None)
+        endings = tuple(watch.endings.values()) if watch is not None else ()
+        for ending in endings:
+            _try(ending)
         for callback in tuple(self._callbacks):
-            try:
-                callback(principal)
-            except Exception:
-                log.failure("Closing what a revoked key had open failed")
+            _try(callback, principal)
 
-    def watch(self, caller: Caller) -> Callable[[], None]:
+    def watch(self, caller: Caller, ending: Callable[[], None] | None = None) -> Callable[[], None]:
         """
         Keep the caller's key checked while something long-lived depends on it.
 
+        :param ending: called when the key stops to be good, unless released before.
         :return: to be called when that is over; calls after the first do nothing.
         """
         principal = caller.principal
@@ -64,12 +66,16 @@ class Revocations:
             watch = self._watched[principal] = _Watch(caller)
         watch.count += 1
         mine: _Watch | None = watch
+        token = object()
+        if ending is not None:
+            watch.endings[token] = ending
 
         def release() -> None:
             nonlocal mine
             if mine is None:
                 return
             mine.count -= 1
+            mine.endings.pop(token, None)
             # After an announcement the same principal may be watched anew, by others.
             if mine.count == 0 and self._watched.get(principal) is mine:
                 del self._watched[principal]
@@ -84,3 +90,11 @@ class Revocations:
     def watches(self, principal: Principal) -> bool:
         """Tell whether something long-lived depends on this principal's key."""
         return principal in self._watched
+
+
+def _try(call: Callable[..., None], *args: object) -> None:
+    """One that fails must not keep the others open."""
+    try:
+        call(*args)
+    except Exception:
+        log.failure("Closing what a revoked key had open failed")

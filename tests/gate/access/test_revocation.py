@@ -41,6 +41,21 @@ class RevocationsTests(SynchronousTestCase):
         second()
         self.assertFalse(self.revocations.watches(self.ann.principal))
 
+    def test_endings_are_called_once(self) -> None:
+        """What is open is told of the end; what was released before, or fails, harms nobody."""
+        told: list[str] = []
+
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        self.revocations.watch(self.ann, broken)
+        self.revocations.watch(self.ann, lambda: told.append("open"))
+        self.revocations.watch(self.ann, lambda: told.append("released"))()
+        self.revocations.announce(self.ann.principal)
+        self.revocations.announce(self.ann.principal)
+        self.assertEqual(told, ["open"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_watch_ends_with_announcement(self) -> None:
         """What was announced is watched no more; a late release does not touch newer streams."""
         old = self.revocations.watch(self.ann)
