@@ -88,6 +88,7 @@ class Pages:
             access = AdminAccess(
                 users=users,
                 allow=admin.allow,
+                proxies=config.gate.trusted_proxies,
                 enabled=shown and admin.stats,
                 held_back=lambda address: _held_back(lockout, address),
                 wrong=lockout.failed,

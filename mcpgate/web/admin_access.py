@@ -170,8 +170,9 @@ class AdminAccess:
 
     Where ``allow`` lists networks, others find nothing.  Where there are users, one of them has
     to log in, except that ``/metrics`` is open to ``allow``.  Without users the pages are for
-    ``allow`` and, without that, for this machine alone.
+    ``allow`` and, without that, for this machine alone: a proxy on it speaks for others.
 
+    :ivar proxies: networks of proxies: what comes from there is never from this machine.
     :ivar enabled: false: there are no such pages.
     :ivar held_back: tells for how many seconds an address must not try passwords; 0 = it may.
     :ivar wrong: called with the address of each wrong password.
@@ -179,26 +180,34 @@ class AdminAccess:
 
     users: AdminUsers
     allow: Sequence[IPv4Network | IPv6Network] = ()
+    proxies: Sequence[IPv4Network | IPv6Network] = ()
     enabled: bool = True
     held_back: Callable[[str], float] = lambda _: 0.0
     wrong: Callable[[str], object] = lambda _: None
 
     def admit(
-        self, address: str, credentials: tuple[str, str] | None, *, scrape: bool
+        self,
+        address: str,
+        credentials: tuple[str, str] | None,
+        *,
+        scrape: bool,
+        forwarded: bool = False,
     ) -> Admission:
         """
         Decide.
 
         :param address: numeric, of the client; empty for a unix socket.
         :param scrape: it is ``/metrics`` that is asked for.
+        :param forwarded: the request tells that a proxy passed it on.
         """
-        allowed = self._is_allowed(address)
+        allowed = _is_in(self.allow, address)
         if not self.enabled or (self.allow and not allowed):
             return Admission.NOTHING_HERE
         if scrape and allowed:
             return Admission.WELCOME
         if not self.users:
-            return Admission.WELCOME if allowed or _is_here(address) else Admission.NOTHING_HERE
+            here = _is_here(address) and not forwarded and not _is_in(self.proxies, address)
+            return Admission.WELCOME if allowed or here else Admission.NOTHING_HERE
         if credentials is None:
             return Admission.WHO_ARE_YOU
         if self.users.check(*credentials):
@@ -206,13 +215,14 @@ class AdminAccess:
         self.wrong(address)
         return Admission.WHO_ARE_YOU
 
-    def _is_allowed(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-        return any(mapped in network for network in self.allow if network.version == mapped.version)
+
+def _is_in(networks: Sequence[IPv4Network | IPv6Network], address: str) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(mapped in network for network in networks if network.version == mapped.version)
 
 
 def _is_here(address: str) -> bool:

@@ -39,6 +39,17 @@ from mcpgate.model import KIB, MIB
 from mcpgate.web.refusal import refuse
 
 # Of one connection, not of the request; or written anew.
+#: Whoever sends one of these passes on somebody else's request.
+FORWARDING: Final = frozenset(
+    {
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
 _NOT_REPLAYED: Final = frozenset(
     {
         b"connection",
@@ -91,7 +102,8 @@ def canonical(head: RequestHead, body: bytes, request_id: str = "") -> bytes:
     """Give the head as the tree's parser shall see it: HTTP/1.1, the body counted."""
     dropped = _NOT_REPLAYED
     if b"connection" in head.fields:
-        dropped = dropped.union(connection_tokens(head.fields))
+        # Nobody hides that a proxy passed the request on (see `mcpgate.web.tree`).
+        dropped = dropped.union(set(connection_tokens(head.fields)) - FORWARDING)
     fields = [field for field in head.fields if field[0] not in dropped]
     if request_id:
         fields.append((b"x-request-id", request_id.encode("ascii")))

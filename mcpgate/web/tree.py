@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, Final
 
 from klein import Klein
@@ -24,6 +25,7 @@ from mcpgate.errors import GateError, Internal, MethodNotAllowed, NotFound, Rate
 from mcpgate.telemetry.metrics import CONTENT_TYPE
 from mcpgate.web.admin import AdminView, statistics
 from mcpgate.web.admin_access import AdminAccess, Admission, basic_credentials
+from mcpgate.web.klein_channel import FORWARDING
 from mcpgate.web.stats_page import POLICY, render_page
 
 log = Logger()
@@ -106,7 +108,7 @@ def answer_error(
     named = dict(fields or {})
     if error.retry_after_s is not None:
         told["retryAfterMs"] = int(error.retry_after_s * 1000)
-        named["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        named["Retry-After"] = str(max(1, ceil(error.retry_after_s)))
     body = json.dumps({"error": told}).encode("ascii") + b"\n"
     return answer(request, error.status, body, _JSON, named)
 
@@ -240,7 +242,8 @@ class GateTree:
         credentials = basic_credentials(request.getHeader("authorization"))
         if credentials is not None and (wait_s := self._access.held_back(address)) > 0:
             raise RateLimited("Too many wrong passwords came from here.", retry_after_s=wait_s)
-        admission = self._access.admit(address, credentials, scrape=scrape)
+        forwarded = any(map(request.requestHeaders.hasHeader, FORWARDING))
+        admission = self._access.admit(address, credentials, scrape=scrape, forwarded=forwarded)
         if admission is Admission.NOTHING_HERE:
             raise NotFound
         if admission is Admission.WHO_ARE_YOU:

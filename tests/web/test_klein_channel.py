@@ -98,14 +98,15 @@ class ResourceServerTests(SynchronousTestCase):
         """A GET arrives with target and fields, without what belongs to the connection."""
         told = self.told(
             head(
-                b"Connection: keep-alive, X-Hop",
+                b"Connection: keep-alive, X-Hop, Via",
                 b"X-Hop: 1",
+                b"Via: 1.1 proxy",
                 b"X-Kept: 1",
                 start=b"GET /a/b?c=d HTTP/1.1\r\n",
             )
         )
         self.assertEqual((told["method"], told["uri"]), ("GET", "/a/b?c=d"))
-        self.assertEqual(told["fields"], ["host", "x-kept", "x-request-id"])
+        self.assertEqual(told["fields"], ["host", "via", "x-kept", "x-request-id"])
         self.assertIn("192.0.2.1", str(told["peer"]))
         self.assertEqual(told["secure"], False)
 

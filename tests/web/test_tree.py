@@ -51,12 +51,18 @@ class TreeCase(SynchronousTestCase):
         self.serve()
 
     def serve(
-        self, *, users: bool = True, allow: tuple[IPv4Network, ...] = (), on: bool = True
+        self,
+        *,
+        users: bool = True,
+        allow: tuple[IPv4Network, ...] = (),
+        proxies: tuple[IPv4Network, ...] = (),
+        on: bool = True,
     ) -> None:
         """Make the tree anew."""
         access = AdminAccess(
             users=AdminUsers({"admin": Secret(PASSWORD)} if users else {}, b"pepper"),
             allow=allow,
+            proxies=proxies,
             enabled=on,
             held_back=lambda address: self.waits.get(address, 0.0),
             wrong=self.wrong.append,
@@ -270,7 +276,7 @@ class AdmissionTests(TreeCase):
         self.waits["192.0.2.7"] = 30.4
         response, _ = self.ask("/stats", authorization=self.login)
         self.assertEqual(response.code, 429)
-        self.assertEqual(response.headers.getRawHeaders("retry-after"), ["30"])
+        self.assertEqual(response.headers.getRawHeaders("retry-after"), ["31"])
         self.assert_statuses(401, 401)
 
     def test_networks(self) -> None:
@@ -290,6 +296,16 @@ class AdmissionTests(TreeCase):
         for self.address in ("127.0.0.1", "::1", "::ffff:127.0.0.1", ""):
             self.assert_statuses(200, 200)
         self.address = "no address"
+        self.assert_statuses(404, 404)
+
+    def test_a_proxy_on_this_machine(self) -> None:
+        """What a proxy here passes on comes from somewhere else: there is nothing to see."""
+        self.serve(users=False)
+        for self.address in ("127.0.0.1", ""):
+            for name in ("x-forwarded-for", "Forwarded", "via", "x-real-ip"):
+                self.assert_statuses(404, 404, **{name: "127.0.0.1"})
+        self.serve(users=False, proxies=(IPv4Network("127.0.0.0/8"),))
+        self.address = "::ffff:127.0.0.1"
         self.assert_statuses(404, 404)
 
     def test_without_users_in_a_network(self) -> None:
