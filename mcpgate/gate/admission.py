@@ -178,6 +178,15 @@ class Admission:
         if rate is not None:
             self._take(("server", server), rate, 1.0)
 
+    def told(self, caller: Caller) -> None:
+        """
+        Count one message that wants no answer: as often as calls, out of a bucket of its own.
+
+        :raises RateLimited: the bucket is empty.
+        """
+        if self._per_key is not None:
+            self._take(("told", caller.principal), self._per_key, self._call_cost)
+
     def start(self, caller: Caller) -> None:
         """
         Count what a cold start costs beyond the call that caused it.

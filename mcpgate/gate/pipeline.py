@@ -118,6 +118,21 @@ class Gate:
             self._meters.events["rate_limited"] += 1
             raise
 
+    def hears(self, caller: Caller, *, count: int) -> bool:
+        """
+        Take what messages cost that want no answer; False when there are too many of them.
+
+        They are to be dropped then, not refused: there is no id to refuse them under, and real
+        clients drop their whole session on 429 (lab 2.1.4).
+        """
+        try:
+            for _ in range(count):
+                self._admission.told(caller)
+        except RateLimited:
+            self._meters.events["messages_dropped"] += 1
+            return False
+        return True
+
     def charge_start(self, caller: Caller) -> None:
         """
         Take what a cold start costs beyond its call.

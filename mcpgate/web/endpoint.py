@@ -208,7 +208,11 @@ class MCPEndpoint:
     ) -> None:
         requests = tuple(m for m in messages if isinstance(m, Request))
         # Each element costs: a batch is no way around the limits (protocol.md 6.20).
-        self._gate.charge(caller, spec, count=len(messages))
+        if requests:
+            self._gate.charge(caller, spec, count=len(messages))
+        elif not self._gate.hears(caller, count=len(messages)):
+            inbound.respond(202, [], b"")
+            return
         post = Post(
             inbound=inbound,
             caller=caller,
