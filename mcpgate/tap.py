@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,9 +66,25 @@ def makeService(options: Options) -> Gateway:
 
 
 def take_signals(reactor: Any, gateway: Gateway) -> None:
-    """Have SIGHUP read keys and certificates again; SIGTERM and SIGINT are the reactor's."""
+    """
+    Have SIGHUP read keys and certificates again.
+
+    SIGTERM and SIGINT are the reactor's, but only the first of them: a second one, of somebody
+    who has no patience while calls end, would be an error to it.
+    """
 
     def reload(_number: int, _frame: object) -> None:
         reactor.callFromThread(gateway.reload)
 
     signal.signal(signal.SIGHUP, reload)
+    ending: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        end = signal.getsignal(number)
+        if callable(end):
+            signal.signal(number, partial(_once, ending, end))
+
+
+def _once(ending: list[int], end: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+    if not ending:
+        ending.append(number)
+        end(number, frame)

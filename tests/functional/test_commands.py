@@ -1,0 +1,96 @@
+"""``mcpgate`` against a running gate."""
+
+from __future__ import annotations
+
+import os
+import signal
+from unittest import TestCase
+
+from tests.functional.gate_process import (
+    GATE,
+    HTTP,
+    NO_LIMITS,
+    STDIO,
+    GateProcess,
+    children_of,
+    rest,
+    wait_for,
+)
+from tests.functional.mcp_client import Client, events
+
+
+class CommandTests(TestCase):
+    """A running gate and one user."""
+
+    def setUp(self) -> None:
+        """Start it."""
+        self.gate = GateProcess(self, GATE + NO_LIMITS + STDIO + HTTP)
+        self.key = self.gate.add_key("joe")
+        self.gate.start()
+        self.client = Client(self.gate, "io", self.key)
+        self.client.initialize()
+
+    def test_ps(self) -> None:
+        """What runs is listed, as a table, as names and as JSON."""
+        (one,) = self.gate.told("ps")
+        self.assertEqual((one["server"], one["state"]), ("io", "running"))
+        self.assertIn("running", self.gate.command("ps").stdout)
+        self.assertEqual(
+            self.gate.command("ps", "--format", "names").stdout.strip(), f"io/{one['owner']}"
+        )
+
+    def test_logs(self) -> None:
+        """What a server writes to stderr is shown, without control characters."""
+        self.client.call("log", text="a line \x1b[31m of the server")
+        shown = wait_for(lambda: self.gate.command("logs", "io").stdout, "a line")
+        self.assertIn("of the server", shown)
+        self.assertNotIn("\x1b", shown)
+
+    def test_sessions(self) -> None:
+        """Sessions are listed without their ids."""
+        ran = self.gate.command("sessions")
+        self.assertIn("io", ran.stdout)
+        self.assertNotIn(str(self.client.session), ran.stdout)
+
+    def test_stop(self) -> None:
+        """A stopped server is back with the next call, the session the same."""
+        pid = int(self.client.call("pid").text)
+        ran = self.gate.command("stop", "io", "--all")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertNotIn(pid, children_of(self.gate.pid))
+        self.assertNotEqual(int(self.client.call("pid").text), pid)
+        self.assertEqual(self.gate.command("stop", "web", "--all").returncode, 1)
+
+    def test_no_gate(self) -> None:
+        """Exit code 3 where none runs."""
+        self.gate.stop()
+        for command in (("ps",), ("sessions",), ("logs", "io"), ("stop", "io", "--all")):
+            self.assertEqual(self.gate.command(*command).returncode, 3)
+
+    def test_new_key(self) -> None:
+        """A key that is added works within seconds."""
+        other = Client(self.gate, "io", self.gate.add_key("ann"))
+        wait_for(lambda: other.initialize().status == 200, "the key is known", 6)
+        names = {one["name"] for one in self.gate.told("keys", "list")}
+        self.assertEqual(names, {"joe", "ann"})
+
+    def test_revoked_key(self) -> None:
+        """A revoked key is refused within seconds, and its streams are closed."""
+        with self.client.listen() as stream:
+            self.client.call("list_changed")
+            self.assertIn("list_changed", next(events(stream))["method"])
+            self.assertEqual(self.gate.command("keys", "revoke", "joe").returncode, 0)
+            refused = wait_for(
+                lambda: self.client.call("pid").status == 401 or None, "the key is refused", 6
+            )
+            self.assertTrue(refused)
+            stream.read()
+        answer = self.client.call("pid")
+        self.assertIn("Bearer", answer.fields["WWW-Authenticate"])
+
+    def test_revoked_key_at_once(self) -> None:
+        """SIGHUP has keys read at once."""
+        self.gate.command("keys", "revoke", "joe")
+        os.kill(self.gate.pid, signal.SIGHUP)
+        rest(0.2)
+        self.assertEqual(self.client.call("pid").status, 401)
