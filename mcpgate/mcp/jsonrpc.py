@@ -17,7 +17,7 @@ from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import isinf
+from math import ceil, isinf
 from typing import Final, NoReturn, TypeGuard
 
 from mcpgate.errors import BadRequest, GateError, ParseError
@@ -376,6 +376,6 @@ def error_response(id: int | str | None, error: GateError, request_id: str) -> E
     data: dict[str, object] = dict(error.data)
     data["reason"] = error.reason
     if error.retry_after_s is not None:
-        data["retryAfterMs"] = round(error.retry_after_s * 1000)
+        data["retryAfterMs"] = max(1, ceil(error.retry_after_s * 1000))
     data["requestId"] = request_id
     return ErrorResponse(id, error.code, error.detail, data)

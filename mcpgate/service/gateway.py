@@ -177,6 +177,7 @@ class Gateway(StagedService):
                 wheel=wheel,
                 keepalive_s=keepalive_s,
                 forget=self.pool.forget,
+                charge_start=gate.charge_start,
             ),
             Transport.HTTP: HTTPSpeaker(
                 clock=self._reactor,
@@ -186,6 +187,7 @@ class Gateway(StagedService):
                 forwarding=forwarding,
                 keepalive_s=keepalive_s,
                 forget=self.pool.forget,
+                charge_start=gate.charge_start,
             ),
         }
 

@@ -166,7 +166,6 @@ class CallTable:
         call.ends_s = call.active_s + max_s
         call.deadline = self._wheel.arm(min(timeout_s, max_s), lambda: self._due(call))
         self._calls[identity] = call
-        self._meters.calls_in_work += 1
         return call
 
     def refuse(
@@ -282,7 +281,6 @@ class CallTable:
 
     def _close(self, call: StdioCall, succeeded: bool) -> IMessageSink | None:
         del self._calls[call.id]
-        self._meters.calls_in_work -= 1
         call.done = True
         if call.deadline is not None:
             call.deadline.cancel()

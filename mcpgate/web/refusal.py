@@ -42,7 +42,7 @@ def refuse(inbound: IInbound, error: GateError) -> None:
         "requestId": inbound.request_id,
     }
     if error.retry_after_s is not None:
-        told["retryAfterMs"] = int(error.retry_after_s * 1000)
+        told["retryAfterMs"] = max(1, ceil(error.retry_after_s * 1000))
     body = json.dumps({"error": {**told, **error.data}}).encode()
     inbound.respond(error.status, refusal_fields(error), body)
 

@@ -107,7 +107,7 @@ def answer_error(
     }
     named = dict(fields or {})
     if error.retry_after_s is not None:
-        told["retryAfterMs"] = int(error.retry_after_s * 1000)
+        told["retryAfterMs"] = max(1, ceil(error.retry_after_s * 1000))
         named["Retry-After"] = str(max(1, ceil(error.retry_after_s)))
     body = json.dumps({"error": told}).encode("ascii") + b"\n"
     return answer(request, error.status, body, _JSON, named)

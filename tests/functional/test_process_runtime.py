@@ -577,18 +577,22 @@ class GateDeathTests(TestCase):
         for pid in (same, fled):
             self.addCleanup(self.slay, pid)
         gate.kill()
-        for _ in range(100):
-            if not alive(child):
-                break
-            await deferLater(reactor, 0.02)
-        self.assertFalse(alive(child))
+        await self.gone(child)
         run = Path(self.fixture.state_dir, "run")
         self.assertEqual([path.name for path in run.iterdir()], ["first-life"])
         self.assertEqual(await self.fixture.runtime.adopt(), [])
-        self.assertFalse(alive(same))
-        self.assertFalse(alive(fled))
+        await self.gone(same)
+        await self.gone(fled)
         self.assertEqual(list(run.iterdir()), [])
         self.assertEqual(self.fixture.meters.events["stray_killed"], 2)
+
+    async def gone(self, pid: int) -> None:
+        """Give the kernel the moment it takes to end a process that was killed."""
+        for _ in range(200):
+            if not alive(pid):
+                break
+            await deferLater(reactor, 0.02)
+        self.assertFalse(alive(pid))
 
     def slay(self, pid: int) -> Deferred[None]:
         """Make sure nothing of the test stays."""

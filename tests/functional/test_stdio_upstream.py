@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
@@ -13,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from mcpgate.errors import BackendDied, BackendTimeout, BadBackendAnswer, CallCancelled
 from mcpgate.mcp.jsonrpc import Message, Notification, Request, Response
 from mcpgate.timing.deferreds import deferred
+from tests.functional import real
 from tests.functional.stdio_bed import Bed, Peer
 
 PARAMS: dict[str, object] = {
@@ -148,9 +147,6 @@ class SDKTests(TestCase):
 
     timeout = 60
 
-    if importlib.util.find_spec("mcp") is None:
-        skip = "the package mcp is not installed"
-
     @deferred
     async def test_conversation(self) -> None:
         """An SDK server shakes hands, lists and calls its tools for two sessions."""
@@ -164,7 +160,7 @@ class SDKTests(TestCase):
             "    return a + b\n"
             "server.run()\n"
         )
-        bed = Bed(reactor, [sys.executable, "-c", script])
+        bed = Bed(reactor, [real.python("mcp1"), "-c", script])
         self.addCleanup(lambda: Deferred.fromCoroutine(bed.close()))
         result = await bed.upstream.handshake(PARAMS, 30)
         self.assertEqual(result["protocolVersion"], "2025-11-25")

@@ -132,9 +132,6 @@ class RemoteAuthenticator:
         checking = Deferred.fromCoroutine(self._check(key))
         try:
             subject = await checking.addTimeout(self._rules.timeout_s, self._clock)
-        except Unauthenticated:
-            self._meters.events["auth_refused"] += 1
-            raise
         except AuthUnavailable:
             self._meters.events["auth_unavailable"] += 1
             raise
