@@ -135,7 +135,7 @@ Claude Code:
 {claude}
 
 Gemini CLI (the same export):
-  gemini mcp add --transport http {names[0]} {first} --header "{bearer}"
+  gemini mcp add --scope user --transport http {names[0]} {first} --header "{bearer}"
 
 VS Code, .vscode/mcp.json (start it with the same export):
   {{"servers": {{"{names[0]}": {{"type": "http", "url": "{first}",
