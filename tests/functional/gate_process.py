@@ -28,11 +28,15 @@ Seen = TypeVar("Seen")
 SERVERS = Path(__file__).parent / "servers"
 ROOT = Path(__file__).parent.parent.parent
 
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 MCPGATE = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
 
 # Traced code is slower, and takes more memory.
 COVERED = any(name.startswith(("COVERAGE", "COV_CORE")) for name in os.environ)
+
+# twistd ends by the signal that ended it; what coverage counted is written by an orderly exit.
+_ORDERLY = "from twisted.application import app; app._exitWithSignal = lambda number: None; "
+_RUN = "from twisted.scripts.twistd import run; run()"
+TWISTD = [sys.executable, "-c", (_ORDERLY if COVERED else "") + _RUN]
 
 GATE = """
 [gate]
@@ -144,7 +148,7 @@ class GateProcess:
         self._context: ssl.SSLContext | None = None
         case.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         case.addCleanup(self._check_over)
-        case.addCleanup(self.kill)
+        case.addCleanup(self._end)
         self.write(text)
 
     def write(self, text: str) -> None:
@@ -160,6 +164,12 @@ class GateProcess:
             text = text.replace("<" + name + ">", value)
         self.ini.write_text(text)
         self.ini.chmod(0o600)
+
+    def _end(self) -> None:
+        if COVERED and self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        self.kill()
 
     def _check_over(self) -> None:
         # Children of a killed gate have a moment to notice.
