@@ -153,9 +153,13 @@ class ProcessRuntime:
                     boot_id=self._processes.boot_id(),
                 ),
             )
-        except OSError:
+        except OSError as error:
             # The mark in its environment is still there to be found by.
-            log.failure("The record of {instance} was not written", instance=instance_id)
+            log.error(
+                "The record of {instance} was not written: {reason}",
+                instance=instance_id,
+                reason=error.strerror,
+            )
         self._meters.events["process_spawned"] += 1
         return child
 

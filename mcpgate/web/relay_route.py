@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -36,6 +36,8 @@ class RelayRoute:
         spec = route.spec
         if spec.transport is Transport.STDIO or not spec.relay:
             raise NotFound(f"The MCP endpoint is /{spec.name}/mcp.")
+        if climbs(route.rest):
+            raise NotFound("A path must not hold '.' or '..' as a segment.")
         if spec.isolation is Isolation.PER_SESSION:
             raise NotFound("This server has no paths beside sessions.")
         self._gate.charge(caller, spec)
@@ -72,6 +74,26 @@ class RelayRoute:
             return
         waiting = Deferred.fromCoroutine(self._leases.get(spec, owner, caller))
         waiting.addCallback(pass_on).addErrback(refused)
+
+
+def climbs(path: bytes) -> bool:
+    """
+    Tell whether a path could mean one outside of what it begins with, to anybody (R81).
+
+    A server may decode once more than we, take a backslash for a slash or cut parameters off
+    (``..;x``).
+    """
+    for _ in range(3):
+        if b"\0" in path:
+            return True
+        segments = path.replace(b"\\", b"/").split(b"/")
+        if any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
+            return True
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return False
+        path = decoded
+    return True
 
 
 def _base(spec: ServerSpec) -> bytes:

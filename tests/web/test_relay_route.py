@@ -76,6 +76,28 @@ class RelayRouteTests(SynchronousTestCase):
         self.ask(world, b"/notes/files")
         self.assertEqual(relay.passages[-1]["target"], b"/v1/files")
 
+    def test_no_way_out_of_the_base(self) -> None:
+        """Dots that could lead out of a server's paths are refused, however they are written."""
+        world, relay = self.make(runtime="remote", url="https://a.example/v1/mcp")
+        for path in (
+            b"/..",
+            b"/../admin",
+            b"/a/./b",
+            b"/%2e%2E/admin",
+            b"/a%2f..%2fadmin",
+            b"/%252e%252e/admin",
+            b"/..\\admin",
+            b"/..%5cadmin",
+            b"/..;x/admin",
+            b"/a%00",
+            b"/%2525252e",
+        ):
+            self.assertEqual(self.ask(world, b"/notes" + path).status, 404, path)
+        self.assertEqual(relay.passages, [])
+        for path in (b"/a..b/...", b"/a%2Fb%20c", b"/100%", b"/a;b=c", b"/.well-known"):
+            self.ask(world, b"/notes" + path)
+            self.assertEqual(relay.passages[-1]["target"], b"/v1" + path)
+
     def test_who_has_no_paths(self) -> None:
         """Stdio servers, per-session servers, and those that do not want it."""
         for spec in (
