@@ -203,7 +203,7 @@ class ServerSpec:
     call_timeout_s: float = 60.0
     call_timeout_max_s: float = 600.0
     max_instances: int = 0
-    max_calls: int = 32
+    max_calls: int = 64
     rate: Rate | None = None
     pool_lost_sessions: bool = True
     max_body_bytes: int = 4 * MIB

@@ -201,7 +201,7 @@ class LimitsSection:
     per_key: Rate | None = _PER_KEY
     per_address: Rate | None = _PER_ADDRESS
     per_server: Rate | None = None
-    concurrent_per_key: int = 32
+    concurrent_per_key: int = 64
     start_cost: float = 10.0
     call_cost: float = 1.0
     max_buckets: int = 100_000

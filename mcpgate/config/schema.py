@@ -612,7 +612,7 @@ LIMITS: Final = SectionSchema(
             name="concurrent_per_key",
             kind=integer(zero="no limit"),
             into="concurrent_per_key",
-            default="32",
+            default="64",
             effect="Requests of one key in work at once.",
         ),
         Key(
@@ -846,7 +846,7 @@ SERVER: Final = SectionSchema(
             name="max_calls",
             kind=integer(low=1, high=100_000),
             into="max_calls",
-            default="32",
+            default="64",
             effect="Calls in work at once per copy.",
         ),
         Key(

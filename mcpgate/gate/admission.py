@@ -141,7 +141,7 @@ class Admission:
         per_key: Rate | None = PER_KEY,
         per_address: Rate | None = PER_ADDRESS,
         per_server: Rate | None = None,
-        concurrent_per_key: int = 32,
+        concurrent_per_key: int = 64,
         start_cost: float = START_COST,
         call_cost: float = CALL_COST,
     ) -> None:

@@ -102,7 +102,7 @@ class StdioUpstream:
         ended: Deferred[Exit],
         meters: Meters,
         name: str,
-        max_calls: int = 32,
+        max_calls: int = 64,
         broadcast_logs: bool = True,
         ask_timeout_s: float = 600.0,
         bounds: Bounds = DEFAULT_BOUNDS,

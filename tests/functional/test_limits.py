@@ -27,7 +27,7 @@ class LimitTests(TestCase):
         client.call("echo", message="warm")
         rest(2.5)  # the bucket is full again
         began = time.monotonic()
-        with ThreadPoolExecutor(20) as pool:
+        with ThreadPoolExecutor(60) as pool:
             answers = list(pool.map(lambda _: client.call("echo", message="x"), range(60)))
         took_s = time.monotonic() - began
         self.assertEqual({answer.status for answer in answers}, {200})

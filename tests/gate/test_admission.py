@@ -284,8 +284,8 @@ class AdmissionTests(SynchronousTestCase):
             self.admission.enter(ANN)
 
     def test_places(self) -> None:
-        """32 requests of a key are in work at once; one that ends makes room."""
-        for _ in range(32):
+        """64 requests of a key are in work at once; one that ends makes room."""
+        for _ in range(64):
             self.admission.enter(ANN)
         with self.assertRaises(Overloaded) as caught:
             self.admission.enter(ANN)
