@@ -31,6 +31,9 @@ from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore, Source
 
 log = Logger()
 
+# What is refused when draining is over must still get out.
+LAST_WORDS_S = 1.0
+
 
 def bounds_of(gate: GateSection) -> Bounds:
     """Give what ``[gate]`` holds clients to."""
@@ -173,16 +176,26 @@ class Front:
             self.tell_guard()
 
     @deferred
-    async def drain(self, timeout_s: float) -> None:
-        """Let calls end for a while, then cut what is left."""
+    async def drain(self, timeout_s: float, give_up: Callable[[], object]) -> None:
+        """
+        Let calls end for a while, then cut what is left.
+
+        :param give_up: called when time is over: has the calls that are left refused (R65).
+        """
+        left = await self._drained(timeout_s)
+        if left:
+            log.warn("{left} connections have not ended while draining", left=left)
+            give_up()
+            await self._drained(LAST_WORDS_S)
+        for front in self._fronts:
+            front.abort_all()
+
+    async def _drained(self, timeout_s: float) -> int:
+        """Wait until every connection has ended, or for so long; tell how many have not."""
         # Cancelled by the deadline, a list of Deferreds fires all the same.
         waiting = DeferredList([front.drain() for front in self._fronts], consumeErrors=True)
         await waiting.addTimeout(timeout_s, self._reactor)
-        left = sum(len(front.connections) for front in self._fronts)
-        if left:
-            log.warn("{left} connections are cut off after draining", left=left)
-        for front in self._fronts:
-            front.abort_all()
+        return sum(len(front.connections) for front in self._fronts)
 
 
 def now() -> datetime:

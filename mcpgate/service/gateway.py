@@ -28,7 +28,7 @@ from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
 from mcpgate.model import Principal, ServerSpec, Transport
 from mcpgate.service.access import Access, make_access
-from mcpgate.service.back import Back, make_back
+from mcpgate.service.back import STOP_S, Back, make_back
 from mcpgate.service.front import Front
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.pages import Pages
@@ -290,7 +290,13 @@ class Gateway(StagedService):
     async def _drain(self) -> None:
         for session in self.sessions:
             _close_stream(session)
-        await self.front.drain(self.config.gate.drain_s)
+        await self.front.drain(self.config.gate.drain_s, self._refuse_the_rest)
+
+    def _refuse_the_rest(self) -> None:
+        """Have the calls that are still in work answered, by stopping their servers."""
+        self.pool.stop_all(STOP_S).addErrback(
+            lambda failure: log.failure("Ending calls failed", failure)
+        )
 
     @deferred
     async def _close_store(self) -> None:

@@ -152,6 +152,18 @@ class LifeTests(TestCase):
         self.assertEqual(waiting.answer().text, "slow done")
         self.gate.stop()
 
+    def test_calls_that_outlast_draining(self) -> None:
+        """A call still in work when draining is over is refused in words, not cut off (R65)."""
+        for server in ("io", "web"):
+            client = Client(self.gate, server, self.key)
+            client.initialize()
+            waiting = client.begin("slow", seconds=9)
+            rest(0.3)
+            os.kill(self.gate.pid, signal.SIGTERM)
+            self.assertIn(b"-31008", waiting.answer().body)
+            self.gate.stop()
+            self.gate.start()
+
     def test_stopped_in_the_middle_of_a_start(self) -> None:
         """A gate that is stopped while a server starts leaves nothing behind."""
         self.gate.stop()
