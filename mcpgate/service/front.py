@@ -21,7 +21,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.bounds import Bounds, connections_allowed
 from mcpgate.web.certificates import CertificateFiles, self_signed
-from mcpgate.web.front import BodyBudget, FrontFactory
+from mcpgate.web.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.guard import Guard, own_names
 from mcpgate.web.handshake import TLSFactory
 from mcpgate.web.http2 import HTTP2Factory
@@ -102,6 +102,7 @@ class Front:
             meters=meters,
             slots=Slots(),
             budget=BodyBudget(bounds.bodies_bytes),
+            answers=AnswerBudget(bounds.answers_bytes),
             wall=wall,
         )
         self.store: CertificateStore | None = None

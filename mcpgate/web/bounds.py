@@ -34,6 +34,8 @@ class Bounds:
     :ivar body_s: a body that is collected must be complete after this long, else 408 (R25).
     :ivar body_check_s: how often the rate is looked at after the grace.
     :ivar bodies_bytes: held at once by all bodies that are being collected; beyond: 503 (R16).
+    :ivar answers_bytes: waiting at once for all clients to read; beyond, clients for whom more than
+        ``queue_bytes`` waits are cut off (R26).
     :ivar queue_bytes: of an answer, waiting for the client to read (R26).
     :ivar stalled_s: a client that takes nothing of a waiting answer for this long is cut off (R26).
     :ivar idle_s: a connection without a request for this long is closed (R27).
@@ -56,6 +58,7 @@ class Bounds:
     body_s: float = 60.0
     body_check_s: float = 1.0
     bodies_bytes: int = 64 * MIB
+    answers_bytes: int = 32 * MIB
     queue_bytes: int = 256 * KIB
     stalled_s: float = 30.0
     idle_s: float = 75.0

@@ -212,8 +212,7 @@ class HTTP1Connection:
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
-        self._queue.clear()
-        self._queued = 0
+        self._forget_queue()
         self.parser.rest()
         taken, self._taken = self._taken, None
         inbound = self._inbound
@@ -246,6 +245,7 @@ class HTTP1Connection:
         while queue and not self._write_paused:
             piece = queue.popleft()
             self._queued -= len(piece)
+            self._front.answers.held -= len(piece)
             self.transport.write(piece)
         if self._write_paused or queue:
             return
@@ -349,10 +349,18 @@ class HTTP1Connection:
                 if self._write_paused or self._queue:
                     self._queue.append(piece)
                     self._queued += len(piece)
+                    self._front.answers.held += len(piece)
                 else:
                     self.transport.write(piece)
+            if self._front.answers.spent:
+                self._front.relieve()
         else:
             self.transport.write(data)
+
+    def _forget_queue(self) -> None:
+        self._queue.clear()
+        self._front.answers.held -= self._queued
+        self._queued = 0
 
     def write_whole(self, data: bytes) -> None:
         """
@@ -391,7 +399,7 @@ class HTTP1Connection:
         transport.unregisterProducer()  # type: ignore[attr-defined]  # every stream has it
         while self._queue:
             transport.write(self._queue.popleft())
-        self._queued = 0
+        self._forget_queue()
         data = self.parser.rest()
         protocol.makeConnection(transport)
         self._read(True)
@@ -424,14 +432,27 @@ class HTTP1Connection:
             if self.parser.buffered:
                 self._advance()
 
+    @property
+    def hoards(self) -> bool:
+        """Tell whether more waits for this client than a stream may have waiting."""
+        return self._queued > self._front.bounds.queue_bytes
+
+    @property
+    def stalled_until(self) -> float:
+        """Clock reading at which it will be cut off unless it reads."""
+        return self._due_write
+
+    def give_up(self) -> None:
+        """Cut a client off that does not read."""
+        self._slow_reader()
+
     def cut(self) -> None:
         """End the connection at once, so that the client sees it was not meant to end here."""
         self._closing = True
         inbound = self._inbound
         if inbound is not None:
             inbound.lost()
-        self._queue.clear()
-        self._queued = 0
+        self._forget_queue()
         if not self._shut:
             self._shut = True
             self.transport.abortConnection()  # type: ignore[attr-defined]  # of TCP, TLS and UNIX

@@ -71,6 +71,26 @@ class BodyBudget:
         return True
 
 
+class AnswerBudget:
+    """
+    Bytes of answers that wait for clients to read, over all connections (R26).
+
+    Whole answers are queued as they are; when they come to more than the budget, clients for whom a
+    lot waits are cut off, those first that have not read for the longest.
+
+    :ivar held: bytes waiting now.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.held = 0
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether more waits than may."""
+        return bool(self._limit_bytes) and self.held > self._limit_bytes
+
+
 @implementer(IProtocolFactory)
 class FrontFactory:
     """
@@ -85,7 +105,7 @@ class FrontFactory:
     :param proxied: ``getPeer`` tells the client's address only with the first byte (PROXY
         protocol): the cap per address waits for it.
     :param wall: seconds since the epoch, for ``Date``; the reactor's clock when not given.
-    :param budget: shared with other listeners, like ``slots``.
+    :param budget: shared with other listeners, like ``slots`` and ``answers``.
     :ivar connections: those open now.
     """
 
@@ -104,6 +124,7 @@ class FrontFactory:
         proxied: bool = False,
         wall: Callable[[], float] | None = None,
         budget: BodyBudget | None = None,
+        answers: AnswerBudget | None = None,
     ) -> None:
         self.clock = clock
         self.wheel = wheel
@@ -119,6 +140,7 @@ class FrontFactory:
         self._wall = wall if wall is not None else clock.seconds
         budget = budget if budget is not None else BodyBudget(bounds.bodies_bytes)
         self.hold = budget.hold
+        self.answers = answers if answers is not None else AnswerBudget(bounds.answers_bytes)
         self._overflowing = 0
         self._drained: list[Deferred[None]] = []
         self._draining = False
@@ -194,6 +216,14 @@ class FrontFactory:
         self.meters.bytes_in += entry.bytes_in
         self.meters.bytes_out += entry.bytes_out
         self._record(entry)
+
+    def relieve(self) -> None:
+        """Cut off those that have not read for the longest, until the answers fit (R26)."""
+        while self.answers.spent:
+            slow = [connection for connection in self.connections if connection.hoards]
+            if not slow:
+                return
+            min(slow, key=lambda connection: connection.stalled_until).give_up()
 
     def date(self) -> bytes:
         """Give the value of ``Date``, made once a second."""

@@ -286,6 +286,32 @@ class SlowReaderTests(SynchronousTestCase):
         self.assertEqual(self.end.ended, "aborted")
         self.assertEqual(self.door.meters.events["slow_reader"], 1)
 
+    def test_answers_of_all(self) -> None:
+        """When answers nobody reads come to too much, the longest stalled clients are cut off."""
+        door = Door(Bounds(connections=10, answers_bytes=30 * SLICE))
+        ends = [door.send(head()) for _ in range(4)]
+        for end, inbound, size in zip(ends, door.inbounds, (12, 1, 12, 12), strict=True):
+            assert end.protocol is not None
+            end.protocol.pauseProducing()
+            inbound.respond(200, [], b"a" * (size * SLICE))
+            door.pass_time(1)
+        self.assertEqual([end.ended for end in ends], ["aborted", "", "", ""])
+        self.assertEqual(door.meters.events["slow_reader"], 1)
+        for end in ends[1:]:
+            assert end.protocol is not None
+            end.protocol.resumeProducing()
+        self.assertEqual(door.factory.answers.held, 0)
+
+    def test_many_small_answers(self) -> None:
+        """Clients for whom little waits are never cut off for the sake of the sum."""
+        door = Door(Bounds(connections=100, answers_bytes=2 * SLICE))
+        ends = [door.send(head()) for _ in range(8)]
+        for end, inbound in zip(ends, door.inbounds, strict=True):
+            assert end.protocol is not None
+            end.protocol.pauseProducing()
+            inbound.respond(200, [], b"a" * SLICE)
+        self.assertEqual({end.ended for end in ends}, {""})
+
     def test_close_waits(self) -> None:
         """The connection is closed when the queue is empty, or given up with it."""
         door = Door()
