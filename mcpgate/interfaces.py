@@ -192,7 +192,12 @@ class IStdioChannel(Interface):
         """
 
     def attach(received: Callable[[bytes], None]) -> None:
-        """Have ``received`` called with each line (without newline) from now on."""
+        """
+        Have ``received`` called with each line (without newline) from now on.
+
+        Of a line over the channel's bound it gets the two ends with a NUL, which no message can
+        hold, between them: enough to tell whose answer it would have been.
+        """
 
     def pause() -> None:
         """Stop reading the child's stdout: what it writes backs up into the pipe."""

@@ -59,7 +59,7 @@ class StdioChannel:
         self._full = False
         self._paused = False
         self._received: Callable[[bytes], None] | None = None
-        self._splitter = LineSplitter(self._line, self._noise, line_bytes)
+        self._splitter = LineSplitter(self._line, self._noise, line_bytes, remnant=self._line)
         # Lines that were complete in the last chunk read, while the receiver is paused.
         self._kept: deque[bytes] = deque()
         self._set_reading()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -31,6 +32,8 @@ log = Logger()
 T = TypeVar("T")
 
 BATCH_S: Final = 0.1
+# Before the first write after a quiet while: changes of one turn of the reactor go together.
+LEAD_S: Final = 0.005
 RETRY_S: Final = 5.0
 CLOSE_S: Final = 5.0
 
@@ -122,6 +125,7 @@ class SQLiteStore:
         self._pending: dict[SessionKey, Row | None] = {}
         self._timer: IDelayedCall | None = None
         self._writing = False
+        self._last_write_s = -inf
         self._idle_waiters: list[Deferred[None]] = []
         self._closing = False
 
@@ -183,7 +187,11 @@ class SQLiteStore:
         self._pending[key] = row
         self._bound()
         if self._timer is None and not self._writing:
-            self._timer = self._clock.callLater(self._batch_s, self._write)
+            # The first change after a quiet while is written at once: what a client was just told
+            # must survive a crash.  In a storm changes wait for their batch.
+            due_s = self._last_write_s + self._batch_s - self._clock.seconds()
+            delay_s = min(self._batch_s, max(LEAD_S, due_s))
+            self._timer = self._clock.callLater(delay_s, self._write)
 
     def _bound(self) -> None:
         while len(self._pending) > self._limit:
@@ -203,6 +211,7 @@ class SQLiteStore:
     def _write(self) -> None:
         self._disarm()
         self._writing = True
+        self._last_write_s = self._clock.seconds()
         batch, self._pending = self._pending, {}
         puts = [row for row in batch.values() if row is not None]
         deletes = [key for key, row in batch.items() if row is None]

@@ -22,7 +22,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, BadRequest, GateError, Overloaded
+from mcpgate.errors import (
+    BackendDied,
+    BadBackendAnswer,
+    BadRequest,
+    GateError,
+    Overloaded,
+    TooLarge,
+)
 from mcpgate.interfaces import IMessageSink, ISessionPeer, IStdioChannel, IUpstream
 from mcpgate.mcp.jsonrpc import (
     DEFAULT_BOUNDS,
@@ -360,10 +367,14 @@ class StdioUpstream:
     def _unreadable(self, line: bytes) -> None:
         if not line.strip():
             return
-        self._meters.events["stdio_noise"] += 1
+        error: GateError = BadBackendAnswer(data={"sent": True})
+        if b"\0" in line:  # The two ends of a line that was too long, counted already.
+            error = TooLarge("The server's answer is too large.", data={"sent": True})
+        else:
+            self._meters.events["stdio_noise"] += 1
         identity = glimpse_answer_id(line)
         if identity is not None:
-            self._calls.broken(identity)
+            self._calls.broken(identity, error)
             self._handshake.broken(identity)
 
     def _route(self, message: Message) -> None:

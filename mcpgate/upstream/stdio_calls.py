@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IReactorTime
 
 from mcpgate.errors import (
     BackendTimeout,
-    BadBackendAnswer,
     CallCancelled,
     GateError,
     InvalidParams,
@@ -202,13 +201,13 @@ class CallTable:
             sink.finish(ErrorResponse(call.client_id, message.code, message.message, message.data))
         return True
 
-    def broken(self, identity: int) -> None:
+    def broken(self, identity: int, error: GateError) -> None:
         """Fail the call that an unreadable answer belongs to, if there is one."""
         call = self._calls.get(identity)
         if call is not None:
             sink = self._close(call, False)
             if sink is not None:
-                sink.fail(BadBackendAnswer(data={"sent": True}))
+                sink.fail(error)
 
     def progressed(self, message: Notification) -> None:
         """Give progress to the call it belongs to; it counts as a sign of life."""

@@ -82,10 +82,13 @@ class StdioChannelTests(SynchronousTestCase):
         self.channel.pause()
 
     def test_noise(self) -> None:
-        """A line over the bound is dropped and counted."""
+        """A line over the bound is dropped and counted; only its two ends are told."""
         self.channel.attach(self.got.append)
         self.channel.feed(b"x" * 11 + b"\nok\n")
-        self.assertEqual((self.got, self.meters.events["stdio_noise"]), ([b"ok"], 1))
+        self.assertEqual(
+            (self.got, self.meters.events["stdio_noise"]),
+            ([b"x" * 11 + b"\0" + b"x" * 11, b"ok"], 1),
+        )
 
     def test_receiver_with_a_bug(self) -> None:
         """A line that trips the receiver does not cost the others."""

@@ -42,6 +42,22 @@ class LineSplitterTests(SynchronousTestCase):
         self.splitter.feed(b"x\nnext\n")
         self.assertEqual((self.lines, self.dropped), ([b"next"], 1))
 
+    def test_remnant(self) -> None:
+        """Of a line that was too long its two ends are told once it has ended."""
+        ends: list[bytes] = []
+        splitter = LineSplitter(self.lines.append, self.drop, 1000, ends.append)
+        splitter.feed(b"a" * 600 + b"b" * 600 + b"\nnext\n")
+        splitter.feed(b"c" * 600)
+        splitter.feed(b"d" * 600)
+        splitter.feed(b"e" * 600)
+        self.assertEqual(len(ends), 1)
+        splitter.feed(b"f\nlast\n")
+        self.assertEqual(self.lines, [b"next", b"last"])
+        self.assertEqual(
+            ends, [b"a" * 512 + b"\0" + b"b" * 512, b"c" * 512 + b"\0" + b"e" * 511 + b"f"]
+        )
+        self.assertEqual(self.dropped, 2)
+
     @given(st.lists(st.binary(max_size=30)))
     @settings(max_examples=100, deadline=None)
     def test_any_split(self, chunks: list[bytes]) -> None:

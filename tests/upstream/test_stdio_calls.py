@@ -13,6 +13,7 @@ from mcpgate.errors import (
     CallCancelled,
     InvalidParams,
     Overloaded,
+    TooLarge,
 )
 from mcpgate.interfaces import IUpstream
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
@@ -176,6 +177,18 @@ class CallTests(SynchronousTestCase):
             self.assertTrue(call.done)
             self.assertEqual(isinstance(sink.error, BadBackendAnswer), not detached)
         self.channel.print(b'{"jsonrpc":"2.0","id":99,"result":{"a":NaN}}')
+
+    def test_answer_that_is_too_large(self) -> None:
+        """Of a line over the bound come the two ends: the call is told, wherever the id stands."""
+        ends = (
+            b'{"jsonrpc":"2.0","id":%d,"result":{"a":"xx\0xx"}}',
+            b'{"result":"xx\0xx","id":%d}',
+        )
+        for remnant in ends:
+            sink, minted = self.stage.call(self.ann)
+            self.channel.print(remnant % minted)
+            self.assertIsInstance(sink.error, TooLarge)
+        self.assertEqual(self.stage.meters.events["stdio_noise"], 0)
 
     def test_batch(self) -> None:
         """A server may answer in arrays, as 2025-03-26 lets it."""
