@@ -88,9 +88,9 @@ def serve_relay(port: int, upstream: int, profile: bool) -> None:
     from mcpgate.telemetry.meters import Meters
     from mcpgate.timing.wheel import DeadlineWheel
     from mcpgate.upstream.http import HTTPUpstream, plain_endpoint
-    from mcpgate.web.bounds import Bounds
-    from mcpgate.web.front import FrontFactory
-    from mcpgate.web.relay import Relay
+    from mcpgate.web.relay.relay import Relay
+    from mcpgate.web.wire.bounds import Bounds
+    from mcpgate.web.wire.front import FrontFactory
 
     meters = Meters()
     wheel = DeadlineWheel(reactor)

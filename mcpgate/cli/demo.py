@@ -19,8 +19,8 @@ from mcpgate.config.model import Config, StaticSource
 from mcpgate.config.problems import ConfigError
 from mcpgate.gate.access.keyfile import KeyFileError, changing, make_entry, make_key
 from mcpgate.model import Secret
-from mcpgate.web.certificates import CertificateError, self_signed
-from mcpgate.web.listeners import Kind, parse_listen
+from mcpgate.web.listening.certificates import CertificateError, self_signed
+from mcpgate.web.listening.listeners import Kind, parse_listen
 
 KEY_NAME = "demo"
 DONE, NOT_DONE, REFUSED = 0, 1, 2

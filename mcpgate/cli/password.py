@@ -8,7 +8,7 @@ import sys
 from getpass import getpass
 from typing import Any
 
-from mcpgate.web.admin_access import hash_password
+from mcpgate.web.pages.admin_access import hash_password
 
 _LONGEST = 1024
 

@@ -19,15 +19,15 @@ from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.bounds import Bounds, connections_allowed
-from mcpgate.web.certificates import CertificateFiles, self_signed
-from mcpgate.web.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.guard import Guard, own_names
-from mcpgate.web.handshake import TLSFactory
-from mcpgate.web.http2 import HTTP2Factory
-from mcpgate.web.listeners import Bound, Kind, Listeners, parse_listen
-from mcpgate.web.redirect import Redirect
-from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore, Source
+from mcpgate.web.listening.certificates import CertificateFiles, self_signed
+from mcpgate.web.listening.handshake import TLSFactory
+from mcpgate.web.listening.listeners import Bound, Kind, Listeners, parse_listen
+from mcpgate.web.listening.redirect import Redirect
+from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore, Source
+from mcpgate.web.wire.bounds import Bounds, connections_allowed
+from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
+from mcpgate.web.wire.http2 import HTTP2Factory
 
 log = Logger()
 

@@ -42,18 +42,18 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.staged import StagedService
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.admin_access import PasswordError
-from mcpgate.web.certificates import CertificateError
 from mcpgate.web.dispatch import Dispatcher
-from mcpgate.web.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.guard import Guard
-from mcpgate.web.http2 import HTTP2Missing
-from mcpgate.web.http_sessions import HTTPSpeaker
-from mcpgate.web.listeners import BadListen
-from mcpgate.web.open_files import OpenFilesWatch, raise_open_files
-from mcpgate.web.relay import Relay
-from mcpgate.web.relay_route import RelayRoute
-from mcpgate.web.stdio_sessions import StdioSpeaker
+from mcpgate.web.listening.certificates import CertificateError
+from mcpgate.web.listening.listeners import BadListen
+from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
+from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
+from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
+from mcpgate.web.pages.admin_access import PasswordError
+from mcpgate.web.relay.relay import Relay
+from mcpgate.web.relay.relay_route import RelayRoute
+from mcpgate.web.wire.http2 import HTTP2Missing
 
 log = Logger()
 

@@ -19,13 +19,13 @@ from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
 from mcpgate.telemetry.metrics import GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, InstanceView
-from mcpgate.web.admin import AdminView, ProcessView
-from mcpgate.web.admin_access import AdminAccess, AdminUsers
-from mcpgate.web.control import ControlService, ControlTree, ControlView
-from mcpgate.web.klein_channel import ResourceServer
-from mcpgate.web.open_files import count_open_files
+from mcpgate.web.listening.open_files import count_open_files
+from mcpgate.web.pages.admin import AdminView, ProcessView
+from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
+from mcpgate.web.pages.control import ControlService, ControlTree, ControlView
+from mcpgate.web.pages.tree import GateTree
 from mcpgate.web.refusal import refuse
-from mcpgate.web.tree import GateTree
+from mcpgate.web.wire.klein_channel import ResourceServer
 
 if TYPE_CHECKING:
     from mcpgate.service.gateway import Gateway

@@ -17,10 +17,10 @@ from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.interfaces import IInbound
 from mcpgate.model import Caller
-from mcpgate.web.endpoint import MCPEndpoint
 from mcpgate.web.guard import Guard
+from mcpgate.web.mcp.endpoint import MCPEndpoint
+from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import refuse, refuse_message
-from mcpgate.web.session_state import public
 
 
 class Dispatcher:

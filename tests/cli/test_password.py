@@ -8,7 +8,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.cli import make_parser, password
-from mcpgate.web.admin_access import AdminUsers
+from mcpgate.web.pages.admin_access import AdminUsers
 
 
 class PasswordTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.config.listeners import Listener, parse_listener
 from mcpgate.config.problems import BadValueError
-from mcpgate.web.listeners import parse_listen
+from mcpgate.web.listening.listeners import parse_listen
 
 
 class ParseListenerTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from mcpgate.cli import make_parser
 from mcpgate.errors import GateError
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.metrics import KNOWN_EVENTS, GateCollector
-from mcpgate.web.tree import GateTree
+from mcpgate.web.pages.tree import GateTree
 from tests.docs.pages import reference, sections
 
 

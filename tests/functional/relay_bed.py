@@ -19,9 +19,9 @@ from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, plain_endpoint
-from mcpgate.web.bounds import Bounds
-from mcpgate.web.front import FrontFactory
-from mcpgate.web.relay import Relay
+from mcpgate.web.relay.relay import Relay
+from mcpgate.web.wire.bounds import Bounds
+from mcpgate.web.wire.front import FrontFactory
 
 PRINCIPAL = Principal("test", "ann", "0" * 32)
 CALLER = Caller(PRINCIPAL, Secret("key-of-ann"))

@@ -9,7 +9,7 @@ import ssl
 from datetime import UTC, datetime
 from unittest import TestCase
 
-from mcpgate.web.certificates import self_signed
+from mcpgate.web.listening.certificates import self_signed
 from tests.functional.gate_process import GATE, STDIO, GateProcess, wait_for
 
 TLS = "\n[tls]\ncertificates = <dir>/live.pem <dir>/live.key\n"

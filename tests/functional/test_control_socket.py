@@ -21,7 +21,7 @@ from mcpgate.model import Principal
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.views import InstanceView
-from mcpgate.web.control import SOCKET_NAME, ControlService, ControlTree, ControlView
+from mcpgate.web.pages.control import SOCKET_NAME, ControlService, ControlTree, ControlView
 
 SESSION_ID = "canary-session-id-0123"
 MAIN = "import sys; from mcpgate.cli import main; sys.exit(main())"

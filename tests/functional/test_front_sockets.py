@@ -35,8 +35,8 @@ from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.bounds import Bounds
-from mcpgate.web.front import FrontFactory
+from mcpgate.web.wire.bounds import Bounds
+from mcpgate.web.wire.front import FrontFactory
 from tests.http.raw_requests import CORPUS, POST, Raw, head
 from tests.web.front_kit import answers
 

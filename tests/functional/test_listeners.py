@@ -28,17 +28,17 @@ from mcpgate.errors import GateError
 from mcpgate.interfaces import IInbound
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.bounds import Bounds
-from mcpgate.web.certificates import certificate_names, self_signed
-from mcpgate.web.front import FrontFactory
 from mcpgate.web.guard import Guard, own_names
-from mcpgate.web.handshake import TLSFactory
-from mcpgate.web.http2 import HTTP2Factory
-from mcpgate.web.listeners import CannotBind, Kind, Listeners, parse_listen
-from mcpgate.web.ports import port_holder
-from mcpgate.web.redirect import Redirect
+from mcpgate.web.listening.certificates import certificate_names, self_signed
+from mcpgate.web.listening.handshake import TLSFactory
+from mcpgate.web.listening.listeners import CannotBind, Kind, Listeners, parse_listen
+from mcpgate.web.listening.ports import port_holder
+from mcpgate.web.listening.redirect import Redirect
+from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore
 from mcpgate.web.refusal import refuse
-from mcpgate.web.tls import HTTP1, HTTP2, CertificateStore
+from mcpgate.web.wire.bounds import Bounds
+from mcpgate.web.wire.front import FrontFactory
+from mcpgate.web.wire.http2 import HTTP2Factory
 from tests.functional import real
 from tests.web.memory_tls import write_certificate
 
@@ -455,7 +455,7 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.listeners import Kind, Listeners, parse_listen
+from mcpgate.web.listening.listeners import Kind, Listeners, parse_listen
 
 class Hello(Protocol):
     def connectionMade(self):

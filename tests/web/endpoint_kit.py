@@ -48,9 +48,9 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.dispatch import Dispatcher
-from mcpgate.web.endpoint import MCPEndpoint
-from mcpgate.web.http_sessions import HTTPSpeaker
-from mcpgate.web.stdio_sessions import StdioSpeaker
+from mcpgate.web.mcp.endpoint import MCPEndpoint
+from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from tests.upstream.stdio_fakes import FakeChannel
 from tests.web.fake_inbound import FakeInbound
 

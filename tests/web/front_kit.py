@@ -16,9 +16,9 @@ from mcpgate.interfaces import IInbound, ISlots
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.bounds import Bounds
-from mcpgate.web.connection import HTTP1Connection
-from mcpgate.web.front import FrontFactory
+from mcpgate.web.wire.bounds import Bounds
+from mcpgate.web.wire.connection import HTTP1Connection
+from mcpgate.web.wire.front import FrontFactory
 
 JSON = [(b"content-type", b"application/json")]
 

@@ -16,8 +16,8 @@ from mcpgate.interfaces import IInbound
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.bounds import Bounds
-from mcpgate.web.http2 import HTTP2Factory
+from mcpgate.web.wire.bounds import Bounds
+from mcpgate.web.wire.http2 import HTTP2Factory
 from tests.web.memory_tls import CLIENT, Wire
 
 HEADERS = [

@@ -17,7 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from mcpgate.web.certificates import CertificateFiles, make_self_signed
+from mcpgate.web.listening.certificates import CertificateFiles, make_self_signed
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 CLIENT = IPv4Address("TCP", "192.0.2.7", 50000)

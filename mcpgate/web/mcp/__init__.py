@@ -1,0 +1,1 @@
+"""The MCP endpoint: sessions of clients carried over stdio and HTTP servers."""

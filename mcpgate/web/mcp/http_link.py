@@ -1,0 +1,49 @@
+"""What a session of an HTTP server keeps while the gate runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from mcpgate.web.mcp.http_call import HTTPCall
+    from mcpgate.web.mcp.http_listen import HTTPListen
+
+
+class HTTPLink:
+    """
+    The session's calls, its stream, and its binding to a session of the server.
+
+    :param depart: called once when the session ends: tells the server.
+    :ivar ids: JSON-RPC ids in work: a second one in work gets an id of the gate's towards the
+        server, since servers key their streams by id.
+    :ivar connecting: those waiting for the handshake that is under way.
+    :ivar shakes: counts handshakes, to tell what the server said of an older one.
+    """
+
+    __slots__ = ("_depart", "calls", "connecting", "ids", "listen", "shakes")
+
+    def __init__(self, depart: Callable[[], None]) -> None:
+        self.ids: set[int | str] = set()
+        self.calls: dict[HTTPCall, None] = {}
+        self.connecting: list[Deferred[None]] | None = None
+        self.listen: HTTPListen | None = None
+        self.shakes = 0
+        self._depart = depart
+
+    def call_of(self, request_id: object) -> HTTPCall | None:
+        """Find the one call in work with the client's id; None when it can not be told."""
+        found = [call for call in self.calls if call.asks(request_id)]
+        return found[0] if len(found) == 1 else None
+
+    def leave(self, _: str) -> None:
+        """Close the stream and let the server know: the session is over."""
+        self.close_stream()
+        self._depart()
+
+    def close_stream(self) -> None:
+        """End the stream politely; the client may open another."""
+        if self.listen is not None:
+            self.listen.stop()

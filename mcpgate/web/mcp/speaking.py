@@ -1,0 +1,148 @@
+"""What the speakers of both transports have in common: opening a session, leasing its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mcpgate.errors import CallCancelled
+from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.interfaces import IInstancePool, ILease
+from mcpgate.mcp.jsonrpc import Request, Response
+from mcpgate.model import Caller, Isolation, Owner, ServerSpec
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.upstream.stdio_handshake import InitializeRefused
+from mcpgate.web.mcp.answer import Answer
+from mcpgate.web.mcp.cold_start import Leases
+from mcpgate.web.mcp.post import SESSION, Post, owner_of
+from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
+
+log = Logger()
+
+
+class Link(Protocol):
+    """What a session keeps while the gate runs, in `Session.extras`."""
+
+    def leave(self, reason: str) -> None:
+        """Let go of everything: the session is over."""
+
+    def close_stream(self) -> None:
+        """End the session's event stream politely; the client may open another."""
+
+
+class SpeakerBase:
+    """
+    The common part of `mcpgate.web.mcp.post.Speaker`.
+
+    :param forget: called with a per-session owner when its session has ended.
+    :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        pool: IInstancePool,
+        sessions: SessionTable,
+        wheel: DeadlineWheel,
+        keepalive_s: float,
+        forget: Callable[[Owner], object],
+        charge_start: Callable[[Caller], None] = lambda caller: None,
+    ) -> None:
+        self.clock = clock
+        self.sessions = sessions
+        self.wheel = wheel
+        self.keepalive_s = keepalive_s
+        self._leases = Leases(pool, charge_start)
+        self._forget = forget
+
+    # --- Opening --------------------------------------------------------------------------------
+
+    def initialize(self, post: Post, session: Session) -> None:
+        """See `Speaker.initialize`."""
+        session.in_use += 1
+        record = session.record
+        request_id = post.requests[0].id
+        answer = self.answer(post, [(SESSION, record.key.session_id.encode("ascii"))])
+
+        def opened(result: dict[str, object]) -> None:
+            record.revision = agreed(record.revision, result.get("protocolVersion"))
+            self.sessions.changed(session)
+            answer.complete(Response(request_id, {**result, "protocolVersion": record.revision}))
+
+        def failed(failure: Failure) -> None:
+            self.sessions.end(session, "initialize failed")
+            if isinstance(failure.value, InitializeRefused):
+                # The server's own words; without the id of a session that is none.
+                answer.without_fields()
+                answer.complete(with_id(failure.value.response, request_id))
+            else:
+                answer.refuse(public(failure, post.inbound), request_id)
+
+        def over(_: object) -> None:
+            session.in_use -= 1
+            post.release()
+
+        opening = self.open(post, session).addCallback(opened)
+        opening.addErrback(failed).addBoth(over)
+        opening.addErrback(lambda failure: log.failure("Opening a session failed", failure))
+
+    def open(self, post: Post, session: Session) -> Deferred[dict[str, object]]:
+        """Shake hands for a new session; gives the server's InitializeResult."""
+        raise NotImplementedError
+
+    # --- For calls ------------------------------------------------------------------------------
+
+    def answer(self, post: Post, fields: list[tuple[bytes, bytes]] | None = None) -> Answer:
+        """Make what answers a POST."""
+        return Answer(
+            post.inbound,
+            wheel=self.wheel,
+            keepalive_s=self.keepalive_s,
+            accepts=post.accepts,
+            ids=[request.id for request in post.requests],
+            batch=post.batch,
+            fields=fields,
+        )
+
+    def remember(self, session: Session, request: Request, answer: object) -> None:
+        """Keep what has to be replayed to a server that forgot the session."""
+        if remember(session.record, request, answer):
+            self.sessions.changed(session)
+
+    # --- Leases and links -----------------------------------------------------------------------
+
+    def ready(self, spec: ServerSpec, session: Session) -> ILease | None:
+        """Lease the session's instance if it runs."""
+        return self._leases.ready(spec, self._owner(spec, session))
+
+    async def lease(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
+        """
+        Lease the session's instance, started if need be.
+
+        :raises CallCancelled: the session has ended: nothing may be started for it any more.
+        """
+        if session.ended:
+            raise CallCancelled("The session has ended.")
+        lease = await self._leases.get(spec, self._owner(spec, session), caller)
+        if session.ended:
+            lease.release()
+            raise CallCancelled("The session has ended.")
+        return lease
+
+    def bind(self, session: Session, spec: ServerSpec, link: Link) -> None:
+        """Give a session its link, and see that both end together."""
+        session.extras = link
+        session.on_end.append(link.leave)
+        if spec.isolation is Isolation.PER_SESSION:
+            owner = self._owner(spec, session)
+            session.on_end.append(lambda _: self._forget(owner))
+
+    def _owner(self, spec: ServerSpec, session: Session) -> Owner:
+        key = session.record.key
+        return owner_of(spec, key.principal, key.session_id)

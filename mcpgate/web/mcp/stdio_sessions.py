@@ -1,0 +1,272 @@
+"""
+Sessions of stdio servers: many client sessions of one owner on one child.
+
+The child is shaken hands with once; each session joins it when it first calls, and again, with the
+handshake, log level and subscriptions replayed, after the child or the gate was restarted.  The
+client notices nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from typing_extensions import override
+from zope.interface import implementer
+
+from mcpgate.gate.sessions import Session
+from mcpgate.interfaces import IInbound, ILease, ISessionPeer
+from mcpgate.mcp.framing import sse_event
+from mcpgate.mcp.jsonrpc import Message, Notification, encode
+from mcpgate.mcp.methods import CANCELLED, INITIALIZED
+from mcpgate.mcp.revisions import LATEST_LEGACY
+from mcpgate.model import KIB, Caller, Isolation, ServerSpec
+from mcpgate.timing.deferreds import deferred
+from mcpgate.upstream.stdio import StdioUpstream
+from mcpgate.web.mcp.post import Post
+from mcpgate.web.mcp.speaking import SpeakerBase
+from mcpgate.web.mcp.standing import StandingStream
+from mcpgate.web.mcp.stdio_call import StdioPassage
+
+log = Logger()
+
+# A server may speak right after the handshake, before the client has opened its stream.
+BACKLOG_MESSAGES = 32
+BACKLOG_BYTES = 32 * KIB
+
+
+@implementer(ISessionPeer)
+class StdioLink:
+    """
+    What a session keeps while the gate runs: its stream, and the child it has joined.
+
+    :ivar upstream: the child joined; None before the first call and after the child ended.
+    :ivar connecting: calls that wait for a child.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_backlog_bytes",
+        "capabilities",
+        "connecting",
+        "stream",
+        "upstream",
+    )
+
+    def __init__(self, capabilities: dict[str, object]) -> None:
+        self.capabilities = capabilities
+        self.upstream: StdioUpstream | None = None
+        self.stream: StandingStream | None = None
+        self.connecting: dict[StdioPassage, None] = {}
+        self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
+
+    def unsolicited(self, message: Message) -> None:
+        """See `ISessionPeer.unsolicited`; kept for a while when no client listens."""
+        event = sse_event(encode(message))
+        if not self._backlog and self.stream is not None and self.stream.send(event):
+            return
+        self._backlog.append(event)
+        self._backlog_bytes += len(event)
+        while len(self._backlog) > BACKLOG_MESSAGES or self._backlog_bytes > BACKLOG_BYTES:
+            self._backlog_bytes -= len(self._backlog.popleft())
+
+    def opened(self, stream: StandingStream) -> None:
+        """Take the stream of a GET; an older one is ended."""
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = stream
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what had to wait."""
+        while self._backlog and self.stream is not None and self.stream.send(self._backlog[0]):
+            self._backlog_bytes -= len(self._backlog.popleft())
+
+    def cancel_connecting(self, request_id: object) -> bool:
+        """Take a call back that waits for its child; False when there is none, or several."""
+        found = [
+            call
+            for call in self.connecting
+            if call.request.id == request_id and type(call.request.id) is type(request_id)
+        ]
+        if len(found) != 1:
+            return False
+        found[0].cancel()
+        return True
+
+    def close_stream(self) -> None:
+        """End the stream politely; the client may open another."""
+        if self.stream is not None:
+            self.stream.close()
+
+    def leave(self, _: str) -> None:
+        """Let go of the child and the stream: the session is over."""
+        for call in tuple(self.connecting):
+            call.cancel()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.leave(self)
+        self.close_stream()
+
+
+class StdioSpeaker(SpeakerBase):
+    """See `mcpgate.web.mcp.post.Speaker`."""
+
+    # --- Speaker ----------------------------------------------------------------------------
+
+    @override
+    @deferred
+    async def open(self, post: Post, session: Session) -> dict[str, object]:
+        lease = await self.lease(post.spec, post.caller, session)
+        try:
+            return await self._join(post.spec, session, lease)
+        finally:
+            lease.release()
+
+    def call(self, post: Post, session: Session) -> None:
+        """See `Speaker.call`."""
+        try:
+            self._pass_on(post, session)
+        except BaseException:
+            for _ in post.requests:
+                post.release()
+            raise
+        answer = self.answer(post)
+        for request in post.requests:
+            StdioPassage(self, post, session, request, answer).begin()
+
+    def tell(self, post: Post, session: Session) -> None:
+        """See `Speaker.tell`."""
+        self._pass_on(post, session)
+        post.inbound.respond(202, [], b"")
+
+    def listen(
+        self,
+        inbound: IInbound,
+        caller: Caller,
+        spec: ServerSpec,
+        session: Session,
+        release: Callable[[], None],
+    ) -> None:
+        """See `Speaker.listen`."""
+        link = self.link(session, spec)
+
+        def ended(stream: StandingStream) -> None:
+            release()
+            session.in_use -= 1
+            if link.stream is stream:
+                link.stream = None
+
+        session.in_use += 1
+        stream = StandingStream(
+            inbound,
+            wheel=self.wheel,
+            keepalive_s=self.keepalive_s,
+            ended=ended,
+            drained=link.flush,
+        )
+        if stream.over:
+            return
+        link.opened(stream)
+        running = self.ready(spec, session)
+        if running is not None:
+            self._join_running(running, spec, session)
+
+    def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
+        """See `Speaker.end`; the link leaves when the table ends the session."""
+
+    # --- Links ------------------------------------------------------------------------------
+
+    def link(self, session: Session, spec: ServerSpec) -> StdioLink:
+        """Give the session's link, made when it is first needed."""
+        link = session.extras
+        if link is None:
+            link = StdioLink(session.capabilities)
+            self.bind(session, spec, link)
+        assert isinstance(link, StdioLink)
+        return link
+
+    def joined(self, spec: ServerSpec, session: Session) -> ILease | None:
+        """Lease the child the session has joined, at once; None when it has to `connect`."""
+        lease = self.ready(spec, session)
+        if lease is None:
+            return None
+        link = session.extras
+        if isinstance(link, StdioLink) and link.upstream is lease.upstream:
+            return lease
+        lease.release()
+        return None
+
+    @deferred
+    async def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
+        """Lease a child, started if need be, and join it."""
+        lease = await self.lease(spec, caller, session)
+        try:
+            await self._join(spec, session, lease)
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    async def _join(self, spec: ServerSpec, session: Session, lease: ILease) -> dict[str, object]:
+        link = self.link(session, spec)
+        upstream: StdioUpstream = lease.upstream
+        record = session.record
+        params = json.loads(record.initialize_params)
+        # Sessions of other revisions share the handshake, so it asks for the newest.
+        own = spec.isolation is Isolation.PER_SESSION
+        params["protocolVersion"] = record.revision if own else LATEST_LEGACY.name
+        result: dict[str, object] = await upstream.handshake(params, spec.lifetime.start_s)
+        if link.upstream is not upstream and not session.ended:
+            link.upstream = upstream
+            upstream.join(link)
+            upstream.restore(link, log_level=record.log_level, subscriptions=record.subscriptions)
+            record.upstream_instance = lease.instance.instance_id
+            self.sessions.changed(session)
+        return result
+
+    def _join_running(self, lease: ILease, spec: ServerSpec, session: Session) -> None:
+        """Let a session that only listens hear a child that others use."""
+        joining = Deferred.fromCoroutine(self._join(spec, session, lease))
+        joining.addErrback(
+            lambda failure: log.debug("A session could not join: {why}", why=failure.value)
+        )
+        joining.addBoth(lambda _: lease.release())
+
+    def _pass_on(self, post: Post, session: Session) -> None:
+        """
+        Hand notifications and responses to the child, if it runs: none is worth a start.
+
+        :raises Overloaded: the child does not read.
+        """
+        if not post.others:
+            return
+        link = self.link(session, post.spec)
+        lease = self.joined(post.spec, session)
+        try:
+            for message in post.others:
+                self._pass(message, session, link, lease)
+        finally:
+            if lease is not None:
+                lease.release()
+
+    def _pass(
+        self, message: Message, session: Session, link: StdioLink, lease: ILease | None
+    ) -> None:
+        if not isinstance(message, Notification):
+            if lease is not None:
+                lease.upstream.answer(link, message)
+        elif message.method == INITIALIZED:
+            # The child heard it from the gate, right after its handshake.
+            session.record.initialized = True
+            self.sessions.changed(session)
+        elif message.method == CANCELLED and link.cancel_connecting(
+            (message.params or {}).get("requestId")
+        ):
+            pass
+        elif lease is not None:
+            lease.upstream.notify(link, message)

@@ -1,0 +1,1 @@
+"""What the gate shows of itself: health, statistics, metrics, the control socket."""

@@ -1,0 +1,271 @@
+"""
+The control socket: how ``mcpgate ps`` and its kin talk to a running gate.
+
+A Unix socket in the state directory, mode 0600, HTTP with JSON by a small Klein tree of its own.
+The kernel tells who is at the other end; only the gate's own user and root are listened to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from klein import Klein
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IReactorUNIX, ITransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from typing_extensions import override
+
+from mcpgate.errors import BadRequest, NotFound, TooLarge
+from mcpgate.gate.sessions import SessionView
+from mcpgate.model import KIB
+from mcpgate.telemetry.views import InstanceView
+from mcpgate.timing.deferreds import deferred
+from mcpgate.web.pages.tree import (
+    CheckedResource,
+    answer_error,
+    answer_failure,
+    answer_json,
+    plain_map,
+)
+
+log = Logger()
+
+SOCKET_NAME: Final = "control.sock"
+BODY_BYTES: Final = 16 * KIB
+SESSIONS_LISTED: Final = 10_000
+#: ``sun_path`` of Linux holds 108 bytes with the closing NUL; the lock beside it adds 5.
+PATH_BYTES: Final = 102
+
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlView:
+    """
+    What the socket may ask and do; the composition root fills it in.
+
+    :ivar logs: last lines of the running instances of a server, by owner label; None: there is no
+        such server.  The second argument is an owner label, or empty for all.
+    :ivar stop: stops the running instances of a server (of one owner label, or of all), fires
+        with their labels when they have ended; None: there is no such server.
+    :ivar reload: reads the configuration anew, fires with what changed and could not be changed,
+        in words; fails with a `GateError` that says why nothing was changed.
+    """
+
+    version: str
+    started_at: float
+    wall: Callable[[], float]
+    instances: Callable[[], Sequence[InstanceView]]
+    sessions: Callable[[int], Sequence[SessionView]]
+    logs: Callable[[str, str], Mapping[str, Sequence[str]] | None]
+    stop: Callable[[str, str], Deferred[list[str]] | None]
+    reload: Callable[[], Deferred[list[str]]]
+
+
+class ControlTree:
+    """The commands as resources.  Errors look as they do everywhere."""
+
+    app = plain_map(Klein())
+
+    def __init__(self, view: ControlView, *, make_id: Callable[[], str]) -> None:
+        self._view = view
+        self._make_id = make_id
+
+    def resource(self) -> IResource:
+        """Give the tree as a resource."""
+        return CheckedResource(
+            self.app.resource(), lambda request: answer_error(request, NotFound(), self._make_id())
+        )
+
+    @app.route("/version", methods=["GET"])
+    def _version(self, request: Request) -> bytes:
+        view = self._view
+        uptime_s = max(0.0, view.wall() - view.started_at)
+        told = {"version": view.version, "pid": os.getpid(), "uptime_s": round(uptime_s, 1)}
+        return answer_json(request, told)
+
+    @app.route("/instances", methods=["GET"])
+    def _instances(self, request: Request) -> bytes:
+        return answer_json(request, {"instances": [asdict(one) for one in self._view.instances()]})
+
+    @app.route("/sessions", methods=["GET"])
+    def _sessions(self, request: Request) -> bytes:
+        views = self._view.sessions(SESSIONS_LISTED)
+        return answer_json(request, {"sessions": [asdict(one) for one in views]})
+
+    @app.route("/logs/<server>", methods=["GET"])
+    def _logs(self, request: Request, server: str) -> bytes:
+        owner = request.args.get(b"owner", [b""])[0].decode("utf-8", "replace")
+        found = self._view.logs(server, owner)
+        if found is None:
+            raise NotFound("There is no such server.")
+        return answer_json(
+            request, {"logs": {label: list(lines) for label, lines in found.items()}}
+        )
+
+    @app.route("/instances/stop", methods=["POST"])
+    async def _stop(self, request: Request) -> bytes:
+        asked = _body(request)
+        server, owner = asked.get("server"), asked.get("owner", "")
+        if not isinstance(server, str) or not isinstance(owner, str):
+            raise BadRequest("server and owner are texts.")
+        stopping = self._view.stop(server, owner)
+        if stopping is None:
+            raise NotFound("There is no such server.")
+        stopped = await _shielded(stopping)
+        log.info(
+            "Stopped by the control socket: {server} {stopped}", server=server, stopped=stopped
+        )
+        return answer_json(request, {"stopped": stopped})
+
+    @app.route("/reload", methods=["POST"])
+    async def _reload(self, request: Request) -> bytes:
+        return answer_json(request, {"changes": await _shielded(self._view.reload())})
+
+    @app.handle_errors(Exception)  # type: ignore[arg-type]  # Klein types the request wider
+    def _failed(self, request: Request, failure: Failure) -> bytes:
+        return answer_failure(request, failure, self._make_id())
+
+
+def _shielded(work: Deferred[list[str]]) -> Deferred[list[str]]:
+    """Wait for work that goes on when the one who asked has gone (Klein cancels then)."""
+    waiter: Deferred[list[str]] = Deferred()
+
+    def over(result: list[str] | Failure) -> None:
+        if not waiter.called:
+            waiter.callback(result)
+        elif isinstance(result, Failure):
+            log.failure("Work for the control socket failed", failure=result)
+
+    work.addBoth(over)
+    return waiter
+
+
+def _body(request: Request) -> dict[str, Any]:
+    content = request.content
+    assert content is not None
+    body = content.read(BODY_BYTES + 1)
+    if len(body) > BODY_BYTES:
+        raise TooLarge
+    try:
+        value = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest("The body is not a JSON object.")
+    return value
+
+
+def peer_uid(connection: Any) -> int | None:
+    """Ask the kernel whose process is at the other end of a Unix socket."""
+    try:
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (AttributeError, OSError):
+        return None
+    _, uid, _ = _CREDENTIALS.unpack(told)
+    return int(uid)
+
+
+class _CheckedConnection(ProtocolWrapper):
+    """Listens to one peer, if it may talk to us at all."""
+
+    _refused = False
+
+    @override
+    def makeConnection(self, transport: ITransport) -> None:
+        uid = peer_uid(getattr(transport, "getHandle", lambda: None)())
+        if uid in (0, os.geteuid()):
+            super().makeConnection(transport)
+            return
+        log.warn("Control socket: user id {uid} was sent away", uid=uid, ev="control_refused")
+        self._refused = True
+        transport.abortConnection()  # type: ignore[attr-defined]  # every stream transport has it
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if not self._refused:
+            super().dataReceived(data)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._refused:
+            super().connectionLost(reason)
+
+
+class _CheckingFactory(WrappingFactory):
+    protocol = _CheckedConnection
+    noisy = False
+
+
+class _QuietSite(Site):
+    """Writes no access log: what is worth telling (a stop, a reload) is logged where it is done."""
+
+    @override
+    def log(self, request: Any) -> None:
+        pass
+
+
+class ControlService(Service):
+    """
+    The socket while the gate runs.
+
+    :param state_dir: where ``control.sock`` is made; what a dead gate left there is replaced.
+    """
+
+    def __init__(self, reactor: IReactorUNIX, state_dir: Path, resource: IResource) -> None:
+        self.setName("control socket")
+        self._reactor = reactor
+        self._path = state_dir / SOCKET_NAME
+        self._resource = resource
+        self._port: IListeningPort | None = None
+
+    @override
+    def startService(self) -> None:
+        """
+        Listen.
+
+        :raises OSError: the path is too long for a socket.
+        :raises CannotListenError: another gate uses this state directory.
+        """
+        if len(os.fsencode(self._path)) > PATH_BYTES:
+            raise OSError(
+                f"the path of the control socket, {self._path}, is longer than {PATH_BYTES} bytes: "
+                "choose a shorter state_dir"
+            )
+        site = _QuietSite(self._resource, timeout=60, reactor=self._reactor)
+        site.noisy = False
+        site.displayTracebacks = False
+        # The lock beside the socket tells a running gate from a dead one.
+        old = os.umask(0o177)
+        try:
+            self._port = self._reactor.listenUNIX(
+                str(self._path),
+                _CheckingFactory(site),  # type: ignore[arg-type]  # a factory all the same
+                mode=0o600,
+                wantPID=True,
+            )
+        finally:
+            os.umask(old)
+        super().startService()
+
+    @override
+    @deferred
+    async def stopService(self) -> None:
+        """Stop listening and remove the socket."""
+        super().stopService()
+        port, self._port = self._port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)

@@ -1,0 +1,1 @@
+"""The byte relay: a server's other paths, event streams and WebSockets."""

@@ -1,0 +1,1 @@
+"""HTTP towards clients as the gate understands it: connections made into `IInbound`."""

@@ -1,0 +1,261 @@
+"""Tests of the control socket's tree and its door, without a socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import readBody
+from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+from mcpgate.errors import Overloaded
+from mcpgate.gate.sessions import SessionView
+from mcpgate.telemetry.views import InstanceView
+from mcpgate.web.pages.control import (
+    BODY_BYTES,
+    PATH_BYTES,
+    ControlService,
+    ControlTree,
+    ControlView,
+    peer_uid,
+)
+
+SESSION = SessionView(
+    label="12345678",
+    server="files",
+    owner="aabbccdd",
+    user="ada",
+    revision="r",
+    age_s=1.0,
+    idle_s=1.0,
+    in_use=0,
+    instance="",
+)
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """A request body that is there at once."""
+
+    def __init__(self, content: bytes) -> None:
+        self.length = len(content)
+        self._content = content
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802 - Twisted calls it
+        """Write it."""
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is left."""
+
+    def resumeProducing(self) -> None:
+        """Nothing is left."""
+
+    def stopProducing(self) -> None:
+        """Nothing is left."""
+
+
+class ControlTreeTests(SynchronousTestCase):
+    """What the commands get."""
+
+    def setUp(self) -> None:
+        """Make a tree."""
+        self.stopping: Deferred[list[str]] = Deferred()
+        self.reloading: Deferred[list[str]] = Deferred()
+        self.asked: list[tuple[str, str]] = []
+        view = ControlView(
+            version="1.2",
+            started_at=10.0,
+            wall=lambda: 15.0,
+            instances=lambda: [InstanceView(server="files", owner="aabbccdd", state="running")],
+            sessions=lambda limit: [SESSION],
+            logs=self.logs,
+            stop=self.stop,
+            reload=lambda: self.reloading,
+        )
+        self.agent = RequestTraversalAgent(ControlTree(view, make_id=lambda: "r-1").resource())
+
+    def logs(self, server: str, owner: str) -> Mapping[str, Sequence[str]] | None:
+        """Know one server."""
+        self.asked.append((server, owner))
+        return {"aabbccdd": ("one", "two")} if server == "files" else None
+
+    def stop(self, server: str, owner: str) -> Deferred[list[str]] | None:
+        """Know one server."""
+        self.asked.append((server, owner))
+        return self.stopping if server == "files" else None
+
+    def begin(self, path: str, method: str = "GET", body: bytes = b"") -> Deferred[IResponse]:
+        """Send a request."""
+        sent: Deferred[IResponse] = self.agent.request(
+            method.encode(), b"http://gate" + path.encode(), None, _Body(body) if body else None
+        )
+        self.agent.flush()
+        return sent
+
+    def ask(self, path: str, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
+        """Send a request, read its JSON answer."""
+        return self.read(self.begin(path, method, body))
+
+    def read(self, sent: Deferred[IResponse]) -> tuple[int, Any]:
+        """Read an answer."""
+        self.agent.flush()
+        response = self.successResultOf(sent)
+        waiting: Deferred[bytes] = readBody(response)
+        self.agent.flush()
+        return response.code, json.loads(self.successResultOf(waiting))
+
+    def test_version(self) -> None:
+        """The gate tells its version, process and age."""
+        told = {"version": "1.2", "pid": os.getpid(), "uptime_s": 5.0}
+        self.assertEqual(self.ask("/version"), (200, told))
+
+    def test_lists(self) -> None:
+        """Instances and sessions are listed."""
+        _, told = self.ask("/instances")
+        self.assertEqual(told["instances"][0]["state"], "running")
+        _, told = self.ask("/sessions")
+        self.assertEqual(told["sessions"][0]["label"], "12345678")
+        self.assertNotIn("session_id", told["sessions"][0])
+
+    def test_logs(self) -> None:
+        """The last lines of a server are given, of all owners or of one."""
+        self.assertEqual(self.ask("/logs/files"), (200, {"logs": {"aabbccdd": ["one", "two"]}}))
+        self.ask("/logs/files?owner=aabbccdd")
+        self.assertEqual(self.asked, [("files", ""), ("files", "aabbccdd")])
+        self.assertEqual(self.ask("/logs/nothing")[0], 404)
+
+    def test_stop(self) -> None:
+        """Stopping is answered when it is done."""
+        sent = self.begin("/instances/stop", "POST", b'{"server":"files","owner":"aabbccdd"}')
+        self.assertNoResult(sent)
+        self.stopping.callback(["aabbccdd"])
+        self.assertEqual(self.read(sent), (200, {"stopped": ["aabbccdd"]}))
+        self.assertEqual(self.asked, [("files", "aabbccdd")])
+
+    def test_stop_goes_on(self) -> None:
+        """Who goes away before it is done does not undo it; a failure is in the log."""
+        sent = self.begin("/instances/stop", "POST", b'{"server":"files"}')
+        sent.cancel()
+        self.agent.flush()
+        self.failureResultOf(sent)
+        self.assertFalse(self.stopping.called)
+        self.stopping.errback(RuntimeError("late"))
+        self.assertGreaterEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_stop_wrongly(self) -> None:
+        """What is no such request is refused with its reason."""
+        for body, status in (
+            (b"", 400),
+            (b"[]", 400),
+            (b"{", 400),
+            (b"[" * BODY_BYTES, 400),
+            (b'{"server":3}', 400),
+            (b'{"server":"files","owner":[]}', 400),
+            (b'{"server":"nothing"}', 404),
+            (b" " * (BODY_BYTES + 1), 413),
+        ):
+            code, told = self.ask("/instances/stop", "POST", body)
+            self.assertEqual(code, status, body[:40])
+            self.assertEqual(told["error"]["requestId"], "r-1")
+
+    def test_reload(self) -> None:
+        """Reloading answers with what changed."""
+        sent = self.begin("/reload", "POST")
+        self.reloading.callback(["server files: changed"])
+        self.assertEqual(self.read(sent), (200, {"changes": ["server files: changed"]}))
+
+    def test_reload_refused(self) -> None:
+        """Why nothing was changed is told; a bug is only in the log."""
+        sent = self.begin("/reload", "POST")
+        self.reloading.errback(Overloaded("gate.ini, line 3: no"))
+        code, told = self.read(sent)
+        self.assertEqual((code, told["error"]["message"]), (503, "gate.ini, line 3: no"))
+        self.reloading = Deferred()
+        sent = self.begin("/reload", "POST")
+        self.reloading.errback(RuntimeError("canary"))
+        code, told = self.read(sent)
+        self.assertEqual(code, 500)
+        self.assertNotIn("canary", repr(told))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_unknown(self) -> None:
+        """Anything else is 404, a wrong method 405."""
+        self.assertEqual(self.ask("/nothing")[0], 404)
+        self.assertEqual(self.ask("//instances")[0], 404)
+        self.assertEqual(self.ask("/reload")[0], 405)
+
+
+class PeerTests(SynchronousTestCase):
+    """Who may talk to the socket."""
+
+    def setUp(self) -> None:
+        """Start the service on a reactor in memory."""
+        self.reactor = MemoryReactorClock()
+        self.directory = Path(self.mktemp())
+        self.service = ControlService(self.reactor, self.directory, Resource())
+        self.service.startService()
+        ((address, self.factory, _, mode, lock),) = self.reactor.unixServers
+        self.assertEqual(address, str(self.directory / "control.sock"))
+        self.assertEqual((mode, lock), (0o600, True))
+
+    def connect(self, uid: int | None) -> StringTransport:
+        """Connect as a user, send a request."""
+
+        class Handle:
+            def getsockopt(self, *_: int) -> bytes:
+                if uid is None:
+                    raise OSError
+                return struct.pack("3i", 1, uid, 1)
+
+        transport = StringTransport()
+        transport.getHandle = Handle  # type: ignore[attr-defined]  # as a Unix server has it
+        protocol = self.factory.buildProtocol(None)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n")
+        self.protocol = protocol
+        return transport
+
+    def test_same_user_and_root(self) -> None:
+        """The gate's own user and root are answered."""
+        for uid in (os.geteuid(), 0):
+            self.assertIn(b"HTTP/1.1 404", self.connect(uid).value())
+            self.protocol.connectionLost()
+
+    def test_others(self) -> None:
+        """Others, and those the kernel does not know, are cut off without a word."""
+        said: list[str] = []
+        self.patch(Logger, "warn", lambda _, text, **fields: said.append(fields["ev"]))
+        self.patch(os, "geteuid", lambda: 1000)
+        for uid in (1001, None):
+            transport = self.connect(uid)
+            self.assertEqual(transport.value(), b"")
+            self.assertTrue(transport.disconnected or transport.disconnecting)
+            self.protocol.connectionLost()
+        self.assertEqual(said, ["control_refused"] * 2)
+        self.assertIsNone(peer_uid(None))
+
+    def test_stop(self) -> None:
+        """The socket goes with the service; stopping twice does nothing."""
+        self.successResultOf(self.service.stopService())
+        self.successResultOf(self.service.stopService())
+
+    def test_long_path(self) -> None:
+        """A state directory too deep for a socket is refused with the remedy."""
+        service = ControlService(self.reactor, Path("/x" * PATH_BYTES), Resource())
+        with self.assertRaises(OSError) as caught:
+            service.startService()
+        self.assertIn("shorter state_dir", str(caught.exception))

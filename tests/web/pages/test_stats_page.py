@@ -1,0 +1,54 @@
+"""Tests of the page's pieces."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.telemetry.meters import Meters
+from mcpgate.web.pages.admin import AdminView, statistics
+from mcpgate.web.pages.stats_page import POLICY, duration, render_page, shown, size
+
+
+class StatsPageTests(SynchronousTestCase):
+    """`render_page` and what it is made of."""
+
+    def test_empty_gate(self) -> None:
+        """A gate nobody used yet has a page, too."""
+        view = AdminView(version="1", started_at=0.0, wall=lambda: 1.0, meters=Meters())
+        page = render_page(statistics(view)).decode()
+        self.assertIn("None.", page)
+        self.assertIn("Ready.", page)
+
+    def test_style_is_the_one_allowed(self) -> None:
+        """The policy's hash is that of the page's style."""
+        view = AdminView(version="1", started_at=0.0, wall=lambda: 1.0, meters=Meters())
+        page = render_page(statistics(view)).decode()
+        (style,) = re.findall("<style>(.*?)</style>", page, re.DOTALL)
+        digest = b64encode(sha256(style.encode()).digest()).decode()
+        self.assertIn(f"'sha256-{digest}'", POLICY)
+        self.assertNotIn("style=", page)
+
+    def test_figures(self) -> None:
+        """Sizes and times are written for people."""
+        self.assertEqual(size(512), "512 B")
+        self.assertEqual(size(3 * 1024**2), "3 MiB")
+        self.assertEqual(size(5 * 1024**3), "5.0 GiB")
+        self.assertEqual(size(None), "-")
+        self.assertEqual(
+            [duration(s) for s in (None, 59.9, 61, 7260, 90000)],
+            ["-", "59 s", "1 min", "2 h 1 min", "1 d 1 h"],
+        )
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(st.characters(codec=None), max_size=300))
+    def test_any_text(self, text: str) -> None:
+        """Whatever a name holds, no tag, quote or control character of it reaches the page."""
+        result = shown(text)
+        self.assertTrue(result.isprintable())
+        self.assertFalse(set(result) & set("<>\"'"))
