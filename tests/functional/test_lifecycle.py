@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from http.client import HTTPConnection
 from pathlib import Path
 from unittest import TestCase
 
@@ -18,6 +19,7 @@ from tests.functional.gate_process import (
     TWISTD,
     GateProcess,
     children_of,
+    free_port,
     rest,
     wait_for,
 )
@@ -72,6 +74,22 @@ class RefusalTests(TestCase):
         self.assertIn("another gate", ran.stdout + ran.stderr)
         self.assertNotIn("Traceback", ran.stdout + ran.stderr)
         self.assertEqual(gate.get("/ready").status, 200)
+
+
+class AdminListenerTests(TestCase):
+    """Statistics on a listener of their own."""
+
+    def test_apart(self) -> None:
+        """They are on the listener for administrators, and nowhere else."""
+        port = free_port()
+        admin = ADMIN + f"listen = tcp:{port}:interface=127.0.0.1\n"
+        gate = GateProcess(self, GATE + STDIO + admin).start()
+        self.assertEqual(gate.get("/stats").status, 404)
+        for path, status in (("/stats", 401), ("/health", 200)):
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", path)
+            self.assertEqual(connection.getresponse().status, status)
+            connection.close()
 
 
 class LifeTests(TestCase):
