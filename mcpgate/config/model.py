@@ -19,6 +19,7 @@ Network = IPv4Network | IPv6Network
 
 _TWENTY_A_MINUTE: Final = Rate(20 / 60, 20.0)
 _TWO_HUNDRED_A_MINUTE: Final = Rate(200 / 60, 200.0)
+_SUBNETS: Final = IPv4Network("10.213.0.0/16")
 _PER_KEY: Final = Rate(20.0, 40.0)
 _PER_ADDRESS: Final = Rate(50.0, 100.0)
 
@@ -222,7 +223,7 @@ class DockerSection:
 
     url: str = ""
     gate_id: str = ""
-    subnets: IPv4Network = IPv4Network("10.213.0.0/16")
+    subnets: IPv4Network = _SUBNETS
     reach: str = "address"
     firewall: str = "gate"
     on_stop: str = "keep"

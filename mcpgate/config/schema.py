@@ -714,7 +714,8 @@ SERVER: Final = SectionSchema(
     name="server:NAME",
     intro=(
         "One MCP server, at ``/NAME/mcp``. ``command`` (the gate starts it), ``image`` (it starts "
-        "it in a container) or ``url`` (it runs elsewhere). ``NAME`` holds a-z, 0-9 and ``-``, 40 at most. Templates: ``{key}`` is "
+        "it in a container) or ``url`` (it runs elsewhere). ``NAME`` holds a-z, 0-9 and ``-``, 40 "
+        "at most. Templates: ``{key}`` is "
         "the caller's key, ``{user}`` its name, ``{port}`` the port an HTTP server shall listen "
         "on, ``{data_dir}`` and ``{files_dir}`` directories of the instance."
     ),
