@@ -47,7 +47,7 @@ class Report:
     One instance for people: ``ps``, ``/stats``.
 
     :ivar instance_id: empty when none runs.
-    :ivar user: subject of the last caller it was started for; empty when shared.
+    :ivar user: subject of the last caller it was started for; empty when shared, or adopted.
     :ivar since_at: wall clock, seconds, when it entered its state.
     :ivar last_use_at: wall clock, seconds.
     :ivar leases: uses that keep it running; ``passive``: those that do not.
@@ -403,7 +403,7 @@ class InstancePool:
         return Report(
             key=record.key,
             instance_id="" if running is None else running.instance.instance_id,
-            user=record.caller.principal.subject if record.key.owner.digest else "",
+            user=record.subject,
             state=core.state,
             since_at=core.since + to_wall,
             last_use_at=record.last_use + to_wall,

@@ -165,6 +165,13 @@ class Record:
         self.core = Core(work=self, clock=clock, changed=self._changed, since=clock.seconds())
         self.life = make_life(self.core)
 
+    @property
+    def subject(self) -> str:
+        """Name whom it was started for; empty when that is everybody, or not known."""
+        if self.caller is None or not self.key.owner.digest:
+            return ""
+        return self.caller.principal.subject
+
     def seen(self) -> Seen:
         """Show it to `mcpgate.runtime.plan`."""
         local = self.spec.runtime != REMOTE

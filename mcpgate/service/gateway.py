@@ -250,7 +250,9 @@ class Gateway(StagedService):
             self.front.serve(config.gate.listen, self.dispatcher),
         ]
         if config.admin.listen:
-            stages.append(self.front.serve(config.admin.listen, self.pages.show_admin))
+            admin = self.front.serve(config.admin.listen, self.pages.show_admin)
+            admin.setName("admin listeners")  # Two services of one name are refused.
+            stages.append(admin)
         stages.append(Stage("readiness", start=self._up, stop=self._down))
         if self._logs is not None:
             logs = self._logs

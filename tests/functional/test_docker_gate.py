@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
 from tests.functional.docker_engine import client, require_engine, require_python
-from tests.functional.gate_process import Client, GateProcess
+from tests.functional.gate_process import GateProcess, rest, wait_for
+from tests.functional.mcp_client import Client
 
 CONFIG = """\
 [gate]
@@ -33,7 +32,8 @@ burst = 2000
 per_address = off
 [admin]
 listen = tcp:<port2>
-allow = 127.0.0.1
+user = admin
+password = not-for-anybody
 [docker]
 url = <engine>
 gate_id = <gate>
@@ -83,7 +83,11 @@ class DockerGate:
 
     def user(self, number: int, server: str = "web") -> Client:
         """Make a user with a key of his own."""
-        return self.gate.client(f"/{server}/mcp", self.gate.add_key(f"user{number}"))
+        return Client(self.gate, server, self.gate.add_key(f"user{number}"))
+
+    def users(self, count: int, server: str = "web") -> list[Client]:
+        """Make many at once."""
+        return [Client(self.gate, server, key) for key in self.gate.add_keys(count)]
 
     def containers(self, *, all: bool = False) -> list[dict[str, Any]]:
         """Give the gate's containers, inspected."""
@@ -108,23 +112,13 @@ def tool(one: Client, name: str, **arguments: object) -> Any:
     return json.loads(message["result"]["content"][0]["text"])
 
 
-def until(condition: Callable[[], object], timeout_s: float = 15.0) -> float:
-    """Wait until a condition holds; tell how long that took."""
-    begun = time.monotonic()
-    while not condition():
-        if time.monotonic() - begun > timeout_s:
-            raise AssertionError("it did not come about in time")
-        time.sleep(0.05)  # noqa: TID251  # what is tested runs elsewhere
-    return time.monotonic() - begun
-
-
 class WallsTests(TestCase):
     """Who is kept from what."""
 
     def test_twenty_users(self) -> None:
         """Twenty users at once get twenty containers within their walls; no key shows anywhere."""
         bed = DockerGate(self)
-        users = [bed.user(number) for number in range(20)]
+        users = bed.users(20)
         bed.gate.start()
 
         def first(one: Client) -> int:
@@ -266,7 +260,7 @@ class LifeTests(TestCase):
     def test_adoption(self) -> None:
         """After kill -9 of the gate the same containers and sessions go on within 3 s."""
         bed = DockerGate(self)
-        users = [bed.user(number) for number in range(20)]
+        users = bed.users(20)
         bed.gate.start()
 
         def first(one: Client) -> object:
@@ -277,7 +271,7 @@ class LifeTests(TestCase):
             list(pool.map(first, users))
         before = {box["Id"]: box["State"]["StartedAt"] for box in bed.containers()}
         self.assertEqual(len(before), 20)
-        time.sleep(0.5)  # noqa: TID251  # the store writes behind, 100 ms
+        rest(0.5)  # The store writes behind, 100 ms.
         bed.gate.kill()
         begun = time.monotonic()
         bed.gate.start()
@@ -287,7 +281,7 @@ class LifeTests(TestCase):
         self.assertEqual(counts, [2] * 20)
         after = {box["Id"]: box["State"]["StartedAt"] for box in bed.containers(all=True)}
         self.assertEqual(after, before)
-        print(f"adopted 20 containers, gate in service after {took:.2f} s")
+        print(f"20 containers adopted, in service after {took:.2f} s")  # noqa: T201  # told
         self.assertLess(took, 6.0)
 
     def test_adoption_of_stdio(self) -> None:
@@ -299,7 +293,7 @@ class LifeTests(TestCase):
         tool(ada, "count")
         (before,) = bed.containers()
         bed.gate.kill()
-        until(lambda: not bed.containers())
+        wait_for(lambda: not bed.containers(), "it is done", 15)
         bed.gate.start()
         self.assertEqual(tool(ada, "count"), 1)
         (after,) = bed.containers(all=True)
@@ -314,15 +308,15 @@ class LifeTests(TestCase):
         ada.initialize()
         tool(ada, "write", path="/data/kept", text="still here")
         (before,) = bed.containers()
-        until(lambda: not bed.containers())
+        wait_for(lambda: not bed.containers(), "it is done", 15)
         (stopped,) = bed.containers(all=True)
         self.assertEqual(stopped["Id"], before["Id"])
         self.assertEqual(tool(ada, "read", path="/data/kept"), "still here")
         (again,) = bed.containers(all=True)
         self.assertEqual(again["Id"], before["Id"])
-        until(lambda: not bed.containers(all=True), 20)
+        wait_for(lambda: not bed.containers(all=True), "it is done", 20)
         label = f"mcpgate.gate={bed.gate_id}"
-        until(lambda: not bed.beside.networks(filters={"label": label}))
+        wait_for(lambda: not bed.beside.networks(filters={"label": label}), "it is done", 15)
         self.assertEqual(list(Path(bed.gate.directory, "files").iterdir()), [])
         self.assertEqual(tool(ada, "read", path="/data/kept"), "still here")
 
@@ -330,7 +324,7 @@ class LifeTests(TestCase):
         """An orderly stop leaves HTTP servers running for the next start, and ends stdio ones."""
         bed = DockerGate(self)
         ada = bed.user(1)
-        pipe = bed.gate.client("/pipe/mcp", ada.key)
+        pipe = Client(bed.gate, "pipe", ada.key)
         bed.gate.start()
         for one in (ada, pipe):
             one.initialize()
@@ -384,4 +378,3 @@ class LifeTests(TestCase):
         self.assertLess(time.monotonic() - killed, 1.0)
         self.assertEqual(told[0].message["error"]["code"], -31003)
         self.assertEqual(tool(ada, "count"), 1)
-        self.assertEqual(os.path.exists(bed.gate.log), True)

@@ -155,7 +155,8 @@ if __name__ == "__main__":
         for line in sys.stdin:
             replied = answer(json.loads(line))
             if replied is not None:
-                print(json.dumps(replied), flush=True)
+                sys.stdout.write(json.dumps(replied) + "\n")
+                sys.stdout.flush()
     else:
         server = ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Exchange)
         server.serve_forever()
