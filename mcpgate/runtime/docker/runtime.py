@@ -103,6 +103,7 @@ class DockerRuntime:
         # Labels of keys and names of networks that a start under way counts on.
         self._busy: Counter[str] = Counter()
         self._reconciling = False
+        self._adopting = False
         self._walled = False
         self._closed = False
 
@@ -487,6 +488,7 @@ class DockerRuntime:
         when the gate did; its container is taken up at the next start.  An engine that does not
         answer now is no reason not to start: what it has is then found by `reconcile`.
         """
+        self._adopting = True
         self._events.start()
         adopted: list[IInstance] = []
         try:
@@ -501,6 +503,8 @@ class DockerRuntime:
             log.error("The container engine does not answer; containers are looked for later")
         except Refused as no:
             log.error("Containers could not all be adopted: {why}", why=no.text)
+        finally:
+            self._adopting = False
         return adopted
 
     async def _adopt(self, known: Known) -> ContainerInstance | None:
@@ -552,7 +556,7 @@ class DockerRuntime:
         Ends what does not run any more, removes what was created and never ran, what runs without
         the gate knowing of it, and what is stopped for longer than its entry says.
         """
-        if self._reconciling or self._closed:
+        if self._reconciling or self._adopting or self._closed:
             return
         self._reconciling = True
         try:

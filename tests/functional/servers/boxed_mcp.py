@@ -34,7 +34,7 @@ def run(name: str, arguments: dict[str, Any]) -> object:
 
 def reach(arguments: dict[str, Any]) -> str:
     """Try to connect."""
-    with socket.create_connection((arguments["host"], int(arguments["port"])), 1.5):
+    with socket.create_connection((arguments["host"], int(arguments["port"])), 0.7):
         return "open"
 
 
