@@ -69,15 +69,34 @@ class PrivateEngine:
             f"--data-root={self.directory}/data",
             f"--exec-root={self.directory}/exec",
             f"--pidfile={self.directory}/pid",
+            f"--containerd={self.directory}/containerd.sock",
             f"--host={self.url}",
             "--bridge=none",
             *walls,
             *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None
+        # A program of its own, as on any real machine: so it outlives an engine that is killed.
+        self.containerd: subprocess.Popen[bytes] | None = None
+
+    def _start_containerd(self) -> None:
+        words = [
+            "containerd",
+            f"--address={self.directory}/containerd.sock",
+            f"--root={self.directory}/containerd/root",
+            f"--state={self.directory}/containerd/state",
+        ]
+        config = self.directory / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        with (self.directory / "containerd.log").open("ab") as log:
+            self.containerd = subprocess.Popen(
+                [*words, f"--config={config}"], stdout=log, stderr=log
+            )
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        if self.containerd is None:
+            self._start_containerd()
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_S
@@ -107,14 +126,29 @@ class PrivateEngine:
                 self.process.wait(20)
             self.process.kill()
             self.process.wait()
-        for pid_file in self.directory.glob("exec/**/*.pid"):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        self._end_containers()
+        if self.containerd is not None:
+            self.containerd.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.containerd.wait(10)
+            self.containerd.kill()
+            self.containerd.wait()
         for line in Path("/proc/mounts").read_text().splitlines():
             place = line.split()[1]
             if place.startswith(f"{self.directory}/"):
                 subprocess.run(["umount", "-l", place], check=False, capture_output=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_containers(self) -> None:
+        """End the shims, which would outlive the engine, and with them what they watch."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                ours = str(self.directory).encode()
+                if any(word.startswith(ours) for word in words) and b"shim" in words[0]:
+                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 _SHARED: list[str] = []
