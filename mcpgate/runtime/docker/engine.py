@@ -34,6 +34,11 @@ QUEUE: Final = 500
 _IDLE_S: Final = 30.0
 
 
+def spawn_thread(work: Callable[[], None]) -> None:
+    """Start a thread that does not keep the program alive: the engine may never answer it."""
+    Thread(target=work, name="mcpgate-docker", daemon=True).start()
+
+
 class NotThere(Exception):  # noqa: N818  # an answer, not a fault
     """The engine knows no such container, image or network (404)."""
 
@@ -105,6 +110,8 @@ class DockerCalls:
 
     :param reactor: clock and ``callFromThread``.
     :param make_client: makes a client of the SDK; called on each thread, for itself.
+    :param idle_s: a thread with nothing to do ends after this long.
+    :param spawn: starts a thread.
     :param back: called when the engine answers again after it did not.
     :ivar answering: the engine answered when it was last asked.
     """
@@ -120,6 +127,8 @@ class DockerCalls:
         queue: int = QUEUE,
         deadline_s: float = DEADLINE_S,
         probe_s: float = PROBE_S,
+        idle_s: float = _IDLE_S,
+        spawn: Callable[[Callable[[], None]], None] = spawn_thread,
     ) -> None:
         self.answering = True
         self._reactor = reactor
@@ -130,6 +139,8 @@ class DockerCalls:
         self._limit = queue
         self._deadline_s = deadline_s
         self._probe_s = probe_s
+        self._idle_s = idle_s
+        self._spawn = spawn
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._threads = 0
         self._pending: set[_Job[Any]] = set()
@@ -170,7 +181,7 @@ class DockerCalls:
 
     def _add_thread(self) -> None:
         self._threads += 1
-        Thread(target=self._serve, name="mcpgate-docker", daemon=True).start()
+        self._spawn(self._serve)
 
     def _let_go(self, job: _Job[Any]) -> None:
         if job.timer is not None and job.timer.active():
@@ -187,7 +198,7 @@ class DockerCalls:
         client: Any = None
         while True:
             try:
-                job = self._queue.get(timeout=_IDLE_S)
+                job = self._queue.get(timeout=self._idle_s)
             except Empty:
                 job = None
             if job is None:

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -187,5 +187,8 @@ class Firewall:
             )
         except OSError as error:
             return -1, str(error)
-        result: tuple[int, str] = await run.over.addTimeout(_RUN_S, self._reactor)
+        try:
+            result: tuple[int, str] = await run.over.addTimeout(_RUN_S, self._reactor)
+        except TimeoutError:
+            return -1, f"{program} did not end"
         return result

@@ -99,12 +99,12 @@ class Images:
 
     def pull(self, name: str) -> Deferred[None]:
         """Pull an image; fails with `Refused`, `NotThere` or `RuntimeUnavailable`."""
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            waiting = self._waiting[name] = []
-            self._begin(name)
+        begun = name in self._waiting
+        waiting = self._waiting.setdefault(name, [])
         waiter: Deferred[None] = Deferred(waiting.remove)
         waiting.append(waiter)
+        if not begun:
+            self._begin(name)  # Which may be over at once, when the engine is silent.
         return waiter
 
     def _begin(self, name: str) -> None:
