@@ -533,8 +533,9 @@ class DockerRuntime:
             await self._settle(instance, spec)
             await self._network(spec, key)
             instance.before = await self._last_lines(known.container_id)
-        except (NotThere, Refused):
+        except (NotThere, Refused, RuntimeUnavailable):
             instance.lose()
+            # When the engine is silent this fails as well, and adopting is over.
             await self._remove(known.container_id)
             return None
         if not instance.alive:
