@@ -161,11 +161,9 @@ def python_image(
     return _image(client, f"{PREFIX}/{name}:1", layer, environment, f"[{quoted}]")
 
 
-def node_image(client: Any, name: str, modules: Path, script: str) -> str:
+def node_image(client: Any, name: str, node: str, modules: Path, script: str) -> str:
     """Make an image that runs a script below ``node_modules``; give its tag."""
     layer = Layer()
-    node = shutil.which("node")
-    assert node is not None
     layer.copy(node, "usr/bin/node")
     binaries: list[str | Path] = [node, *layer.tree(modules, "app/node_modules")]
     layer.libraries(binaries)
