@@ -213,7 +213,7 @@ def create_parameters(
         "HostConfig": _host_config(spec, place),
     }
     if spec.command:
-        body["Cmd"] = [fill(word, dict(values)) for word in spec.command]
+        body["Cmd"] = [_argument(word, values) for word in spec.command]
     if box.entrypoint:
         body["Entrypoint"] = list(box.entrypoint)
     if spec.cwd:
@@ -223,6 +223,18 @@ def create_parameters(
     if place.network != NO_NETWORK:
         body["NetworkingConfig"] = {"EndpointsConfig": {place.network: {}}}
     return body
+
+
+def _argument(word: str, values: Mapping[str, str]) -> str:
+    """
+    Fill in an argument.
+
+    :raises ValueError: it became an option by what somebody else put in: a user's name (R54).
+    """
+    filled = fill(word, dict(values))
+    if filled.startswith("-") and not word.startswith("-"):
+        raise ValueError("an argument became an option by what was put in")
+    return filled
 
 
 def labels(spec: ServerSpec, key: InstanceKey, gate_id: str, hash_key: bytes) -> dict[str, str]:

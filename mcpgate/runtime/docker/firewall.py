@@ -150,6 +150,8 @@ class Firewall:
 
     def __init__(self, reactor: Any, *, program: str = "") -> None:
         self._reactor = reactor
+        # What stands in the chains may be of another version, or be gone: they are made anew once.
+        self._restored = False
         self._program = program or shutil.which("iptables", path=_PATH) or ""
 
     @deferred
@@ -164,7 +166,7 @@ class Firewall:
                 missing.append(jump)
             elif code != 0:
                 return said.strip().splitlines()[-1] if said.strip() else f"iptables ended: {code}"
-        if not missing:
+        if not missing and self._restored:
             return ""
         restore = os.path.join(os.path.dirname(self._program), "iptables-restore")
         text = rules(name_servers()).encode("ascii")
@@ -175,7 +177,9 @@ class Firewall:
             code, said = await self._run(program, words, given)
             if code != 0:
                 return said.strip().splitlines()[-1] if said.strip() else f"iptables ended: {code}"
-        log.info("Containers are kept from the host by {count} new rules", count=len(missing))
+        self._restored = True
+        if missing:
+            log.info("Containers are kept from the host by rules that were missing")
         return ""
 
     async def _run(self, program: str, words: Sequence[str], given: bytes = b"") -> tuple[int, str]:

@@ -161,6 +161,12 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(made["Cmd"], ["/data", "/run/mcpgate/x"])
         self.assertEqual(made["WorkingDir"], "/w")
 
+    def test_no_option_from_a_name(self) -> None:
+        """A user who is called like an option is no option (R54)."""
+        with self.assertRaises(ValueError):
+            body(replace(SPEC, command=("{user}",)))
+        self.assertEqual(body(replace(SPEC, command=("--u={user}",)))["Cmd"], ["--u=--privileged"])
+
     def test_key_shows_nowhere(self) -> None:
         """Without key_in_env the engine never sees the caller's key, nor a label the entry."""
         spec = replace(SPEC, files=(("token", "{key}"),), env=(("API", "of-the-gate"),))
