@@ -4,6 +4,9 @@ Servers as containers: the Docker runtime.
 The engine is the record of what exists: every container carries labels (gate, server, owner,
 digest of its entry) and a name that ends with the id of its last start.  Stopping leaves the
 container; the next start of the same owner takes it up again, removing is a step of its own.
+
+Long because starting, ending, adopting and reconciling keep one set of books; what does not need
+these is in the modules beside.
 """
 
 from __future__ import annotations
