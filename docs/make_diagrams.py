@@ -20,10 +20,10 @@ TARGET = Path(__file__).parent / "explanation" / "instance_life.rst"
 
 PLACES = {
     "Absent": (100, 60),
-    "Starting": (420, 60),
+    "Starting": (420, 140),
     "Running": (860, 60),
     "Recreating": (250, 200),
-    "Failed": (420, 240),
+    "Failed": (420, 260),
     "Restarting": (640, 300),
     "Stopping": (860, 300),
     "Removing": (100, 440),

@@ -253,6 +253,20 @@ class BackendUnavailable(GateError):
     text = "The server is not available."
 
 
+class RuntimeUnavailable(BackendUnavailable):
+    """What makes servers exist (the container engine) does not answer; no server is to blame."""
+
+    reason = "runtime_unavailable"
+    text = "The container engine does not answer. Try again shortly."
+
+
+class ImageMissing(BackendUnavailable):
+    """The container image of the server is not on this machine."""
+
+    reason = "image_missing"
+    text = "The image of the server is missing."
+
+
 class BackendTimeout(GateError):
     """The server did not answer in time."""
 

@@ -164,6 +164,35 @@ class Lifetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """
+    What a server in a container has beyond any other.
+
+    :ivar image: name, tag or digest as the engine knows it.
+    :ivar pull: ``never``, ``at-start`` (of the gate) or ``on-demand`` (at the first call).
+    :ivar entrypoint: instead of the image's; empty keeps it.
+    :ivar port: where an HTTP server listens inside its container.
+    :ivar user: ``UID[:GID]`` or a name the image knows; empty: the image's, or nobody for root.
+    :ivar egress: what it reaches: ``none`` or ``internet``.
+    :ivar data: ``per-key``: a folder of its owner is mounted at ``{data_dir}``; ``none``.
+    :ivar volumes: ``HOST:CONTAINER`` or ``HOST:CONTAINER:rw``, absolute paths.
+    :ivar tmp_bytes: size of ``/tmp``, in memory.
+    :ivar key_in_env: ``{key}`` may stand in ``env``, where the engine shows it to who may ask it.
+    """
+
+    image: str = ""
+    pull: str = "never"
+    entrypoint: tuple[str, ...] = ()
+    port: int = 8000
+    user: str = ""
+    egress: str = "none"
+    data: str = "none"
+    volumes: tuple[str, ...] = ()
+    tmp_bytes: int = 64 * MIB
+    key_in_env: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """
     One ``[server:NAME]``: what to run or where to connect, for whom, within which bounds.
@@ -173,7 +202,9 @@ class ServerSpec:
     ``{files_dir}``, filled in by `fill` at launch or per request.  ``{key}`` is refused in
     ``command`` by the configuration reader: arguments show in process lists.
 
-    :ivar runtime: ``process`` (started by the gate) or ``remote`` (``url`` is called).
+    :ivar runtime: ``process`` or ``docker`` (started by the gate), or ``remote`` (``url`` is
+        called).
+    :ivar container: for the runtime ``docker``; ``command`` then holds the image's arguments.
     :ivar url: of a remote server: its MCP endpoint, absolute.
     :ivar mcp_path: of an HTTP server started by the gate: the path of its MCP endpoint.
     :ivar ready_path: path probed for readiness; any HTTP answer below 500 counts.
@@ -200,6 +231,7 @@ class ServerSpec:
     isolation: Isolation = Isolation.PER_KEY
     restraint: Restraint = field(default_factory=Restraint)
     lifetime: Lifetime = field(default_factory=Lifetime)
+    container: Container = field(default_factory=Container)
     call_timeout_s: float = 60.0
     call_timeout_max_s: float = 600.0
     max_instances: int = 0

@@ -98,11 +98,20 @@ def _access(config: Config) -> Iterator[str]:
 
 def _server(spec: ServerSpec, path: str | None, which: Which) -> Iterator[str]:
     title = f"[server:{spec.name}]"
-    if spec.command and "{" not in spec.command[0] and which(spec.command[0], path) is None:
+    if (
+        spec.runtime == "process"
+        and "{" not in spec.command[0]
+        and which(spec.command[0], path) is None
+    ):
         yield f"{title} the program {spec.command[0]} is not found or can not be run"
-    if spec.cwd and "{" not in spec.cwd and not os.path.isdir(spec.cwd):
+    if (
+        spec.runtime == "process"
+        and spec.cwd
+        and "{" not in spec.cwd
+        and not os.path.isdir(spec.cwd)
+    ):
         yield f"{title} the directory {spec.cwd} does not exist"
-    if spec.lifetime.idle_stop_s == 0 and spec.runtime == "process":
+    if spec.lifetime.idle_stop_s == 0 and spec.runtime != "remote":
         yield f"{title} idle_stop is 0: instances run until the gate ends"
     templates = [*spec.command]
     for pairs in (spec.env, spec.files, spec.headers):

@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
+from os.path import normpath
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +27,18 @@ NAME: Final = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 5.6.2
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?", re.ASCII)
 _DOTTED: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
+_IMAGE: Final = re.compile(
+    r"(?=.{1,255}\Z)(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
+    r"(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+_USER: Final = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?", re.ASCII
+)
+_NEVER_MOUNTED: Final = frozenset(
+    "/ /boot /dev /etc /proc /root /run /sys /var /var/lib /var/lib/docker /var/run".split()
+)
 _YES: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 _FRAMING: Final = frozenset(
     "connection content-length host keep-alive te trailer transfer-encoding upgrade "
@@ -415,7 +428,69 @@ def _realm(text: str, _: Surroundings) -> str:
     return text
 
 
+def _image(text: str, _: Surroundings) -> str:
+    if not _IMAGE.fullmatch(text):
+        raise BadValueError(
+            "this is not the name of an image", "Write NAME:TAG or NAME@sha256:DIGEST"
+        )
+    return text
+
+
+def _user(text: str, _: Surroundings) -> str:
+    if not _USER.fullmatch(text):
+        raise BadValueError("this is not a user", "Write UID, UID:GID or a name the image knows")
+    if text.partition(":")[0].lstrip("0") in ("", "root"):
+        raise BadValueError("containers do not run as root", "Write another user, such as 10001")
+    return text
+
+
+def _volume(text: str, _: Surroundings) -> str:
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(part.startswith("/") for part in parts[:2]):
+        raise BadValueError(
+            "this is not a volume", "Write /FOLDER/OF/HOST:/FOLDER/INSIDE, perhaps with :rw behind"
+        )
+    if len(parts) == 3 and parts[2] not in ("ro", "rw"):
+        raise BadValueError("a volume is ro or rw", "Write :rw behind it, or nothing")
+    source, target = (normpath(part) for part in parts[:2])
+    whole = source in _NEVER_MOUNTED or source.startswith(("/proc/", "/sys/", "/dev/"))
+    if whole or source.endswith(".sock") or target == "/":
+        raise BadValueError(
+            "this would give the container a way to the whole machine", "Name a folder of its own"
+        )
+    return ":".join((source, target, *parts[2:]))
+
+
+def _subnets(text: str, around: Surroundings) -> IPv4Network:
+    network = _network(text, around)
+    if not isinstance(network, IPv4Network) or not network.is_private or network.prefixlen > 26:
+        raise BadValueError(
+            "this is not a private IPv4 network of 64 addresses or more", "Write 10.213.0.0/16"
+        )
+    return network
+
+
+def _gate_id(text: str, _: Surroundings) -> str:
+    if not NAME.fullmatch(text):
+        raise BadValueError("this is not an id", "Write a-z, 0-9 and -, 40 at most")
+    return text
+
+
+def _engine(text: str, _: Surroundings) -> str:
+    if not text.startswith(("unix:///", "tcp://", "http://", "https://", "ssh://")):
+        raise BadValueError(
+            "this is not the address of an engine", "Write it like unix:///var/run/docker.sock"
+        )
+    return text
+
+
 FLAG: Final = Kind(label="on | off", parse=_flag)
+IMAGE: Final = Kind(label="image", parse=_image)
+USER: Final = Kind(label="user", parse=_user)
+VOLUMES: Final = Kind(label="volumes, one on each line", parse=_volume, layout=Layout.LINES)
+SUBNETS: Final = Kind(label="IPv4 network", parse=_subnets)
+GATE_ID: Final = Kind(label="name", parse=_gate_id)
+ENGINE: Final = Kind(label="address of an engine", parse=_engine)
 TEXT: Final = Kind(label="text", parse=_text)
 BLOCK: Final = Kind(label="text, on more lines if need be", parse=_text, layout=Layout.BLOCK)
 SECRET_BLOCK: Final = Kind(

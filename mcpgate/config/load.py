@@ -17,6 +17,7 @@ from mcpgate.config.sections import (
     admin_section,
     auth_section,
     default_state_dir,
+    docker_section,
     first_public,
     gate_section,
     limits_section,
@@ -71,6 +72,7 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
             first_public(gate.listen),
         ),
         limits=limits,
+        docker=docker_section(reading.section(schema.DOCKER)),
         admin=admin,
         log=log_section(reading.section(schema.LOG)),
         servers=tuple(

@@ -19,6 +19,7 @@ Network = IPv4Network | IPv6Network
 
 _TWENTY_A_MINUTE: Final = Rate(20 / 60, 20.0)
 _TWO_HUNDRED_A_MINUTE: Final = Rate(200 / 60, 200.0)
+_SUBNETS: Final = IPv4Network("10.213.0.0/16")
 _PER_KEY: Final = Rate(20.0, 40.0)
 _PER_ADDRESS: Final = Rate(50.0, 100.0)
 
@@ -208,6 +209,28 @@ class LimitsSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DockerSection:
+    """
+    ``[docker]``: the container engine.
+
+    :ivar url: empty: as the ``docker`` command finds it.
+    :ivar gate_id: empty: a random one, kept in the state directory.
+    :ivar reach: ``address`` or ``published``.
+    :ivar firewall: who puts up the rules: ``gate`` or ``admin``.
+    :ivar on_stop: ``keep`` or ``stop``.
+    :ivar files_dir: None: where the system keeps such things in memory.
+    """
+
+    url: str = ""
+    gate_id: str = ""
+    subnets: IPv4Network = _SUBNETS
+    reach: str = "address"
+    firewall: str = "gate"
+    on_stop: str = "keep"
+    files_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSection:
     """
     ``[admin]``: who may see statistics.
@@ -274,6 +297,7 @@ class Config:
     tls: TLSSection = field(default_factory=TLSSection)
     auth: AuthSection = field(default_factory=AuthSection)
     limits: LimitsSection = field(default_factory=LimitsSection)
+    docker: DockerSection = field(default_factory=DockerSection)
     admin: AdminSection = field(default_factory=AdminSection)
     log: LogSection = field(default_factory=LogSection)
     servers: tuple[ServerSpec, ...] = ()

@@ -91,8 +91,9 @@ def _entry(section: SectionSchema, key: Key) -> list[str]:
         f"    :Default: {default_text(key)}",
     ]
     if key.only:
-        what = "type = " + key.only if section.name.startswith("auth") else key.only
-        lines.append(f"    :Only with: ``{what}``")
+        stem = "type = " if section.name.startswith("auth") else ""
+        what = ", ".join(f"``{stem}{variant}``" for variant in key.only.split())
+        lines.append(f"    :Only with: {what}")
     lines.append(f"    :Since: {key.since}")
     return lines
 

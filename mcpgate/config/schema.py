@@ -31,7 +31,7 @@ class Key:
     :ivar into: the field of the section's value (dotted for a value in a value); empty where
         more than one key makes the field.
     :ivar default: as one would type it; empty for none or for what ``default_note`` tells.
-    :ivar only: the variant it is for, such as ``command``; empty for all.
+    :ivar only: the variants it is for, such as ``command image``; empty for all.
     :ivar shown: the value will be seen by other users of the machine (arguments of a process).
     :ivar plain: a variable put in here is no secret (paths, addresses).
     """
@@ -639,11 +639,83 @@ LIMITS: Final = SectionSchema(
     ),
 )
 
+DOCKER: Final = SectionSchema(
+    name="docker",
+    intro="The container engine, for servers with ``image``.",
+    keys=(
+        Key(
+            name="url",
+            kind=kinds.ENGINE,
+            into="url",
+            default_note="as the ``docker`` command finds it: ``DOCKER_HOST``, the context, "
+            "``/var/run/docker.sock``",
+            effect="Address of the engine: Docker, or Podman's socket.",
+            plain=True,
+        ),
+        Key(
+            name="gate_id",
+            kind=kinds.GATE_ID,
+            into="gate_id",
+            default_note="random, kept in ``state_dir``",
+            effect="Tells this gate's containers from those of other gates on the same engine.",
+            plain=True,
+        ),
+        Key(
+            name="subnets",
+            kind=kinds.SUBNETS,
+            into="subnets",
+            default="10.213.0.0/16",
+            effect="Addresses for the networks of containers, 16 to each.",
+            plain=True,
+        ),
+        Key(
+            name="reach",
+            kind=choice("address", "published"),
+            into="reach",
+            default="address",
+            effect=(
+                "How the gate reaches HTTP servers: at the container's own address, or by a port "
+                "published on 127.0.0.1 (rootless engines)."
+            ),
+        ),
+        Key(
+            name="firewall",
+            kind=choice("gate", "admin"),
+            into="firewall",
+            default="gate",
+            effect=(
+                "Who keeps containers with a network from the host and private networks: the "
+                "gate, with ``iptables`` (needs CAP_NET_ADMIN; without it they are not started), "
+                "or you, by the rules in the guide."
+            ),
+        ),
+        Key(
+            name="on_stop",
+            kind=choice("keep", "stop"),
+            into="on_stop",
+            default="keep",
+            effect=(
+                "What becomes of HTTP servers in containers when the gate stops: they run on for "
+                "its next start, or are stopped."
+            ),
+        ),
+        Key(
+            name="files_dir",
+            kind=kinds.PATH,
+            into="files_dir",
+            default_note="``$RUNTIME_DIRECTORY/files``, else a folder in ``/dev/shm``",
+            effect="Where ``file.NAME`` of containers lie on the host; a tmpfs, so on no disk.",
+            plain=True,
+        ),
+    ),
+)
+
 SERVER: Final = SectionSchema(
     name="server:NAME",
     intro=(
-        "One MCP server, at ``/NAME/mcp``. Either ``command`` (the gate starts it) or ``url`` (it "
-        "runs elsewhere). ``NAME`` holds a-z, 0-9 and ``-``, 40 at most. Templates: ``{key}`` is "
+        "One MCP server, at ``/NAME/mcp``. ``command`` (the gate starts it), ``image`` (it starts "
+        "it in a container) or ``url`` (it runs elsewhere). ``NAME`` holds a-z, 0-9 and ``-``, 40 "
+        "at most. Templates: ``{key}`` is "
         "the caller's key, ``{user}`` its name, ``{port}`` the port an HTTP server shall listen "
         "on, ``{data_dir}`` and ``{files_dir}`` directories of the instance."
     ),
@@ -655,7 +727,8 @@ SERVER: Final = SectionSchema(
             effect=(
                 "Program and arguments, split as a shell does, run without one. No ``{key}``: "
                 "arguments show in process lists. A program named by a relative path is looked "
-                "for from the directory of this file, one without a slash on ``PATH``."
+                "for from the directory of this file, one without a slash on ``PATH``. With "
+                "``image`` these are the arguments of the image's own program."
             ),
             shown=True,
             plain=True,
@@ -667,6 +740,105 @@ SERVER: Final = SectionSchema(
             effect="MCP endpoint of a server elsewhere; https, or http to a private address.",
         ),
         Key(
+            name="image",
+            kind=kinds.IMAGE,
+            into="container.image",
+            effect=(
+                "Container image of the server, by name and tag or digest, as the engine of "
+                "``[docker]`` knows it."
+            ),
+            plain=True,
+        ),
+        Key(
+            name="pull",
+            kind=choice("never", "at-start", "on-demand"),
+            into="container.pull",
+            only="image",
+            default="never",
+            effect=(
+                "Whether a missing image is fetched: by nobody, when the gate starts, or when "
+                "the server is first called, whose caller waits."
+            ),
+        ),
+        Key(
+            name="entrypoint",
+            kind=kinds.COMMAND,
+            into="container.entrypoint",
+            only="image",
+            default_note="the image's",
+            effect="Program inside the image, instead of its own.",
+            shown=True,
+            plain=True,
+        ),
+        Key(
+            name="port",
+            kind=integer(low=1, high=65535),
+            into="container.port",
+            only="image",
+            default="8000",
+            effect="Where an HTTP server listens inside its container; also ``{port}``.",
+        ),
+        Key(
+            name="user",
+            kind=kinds.USER,
+            into="container.user",
+            only="image",
+            default_note="the image's; nobody (65534) where that is root",
+            effect="Who the server runs as inside its container; never root.",
+        ),
+        Key(
+            name="egress",
+            kind=choice("none", "internet"),
+            into="container.egress",
+            only="image",
+            default="none",
+            effect=(
+                "What a container may reach: nothing, or public addresses. Never other users' "
+                "containers, the host, private networks or 169.254.169.254."
+            ),
+        ),
+        Key(
+            name="data",
+            kind=choice("none", "per-key"),
+            into="container.data",
+            only="image",
+            default="none",
+            effect=(
+                "``per-key``: a folder of the state directory, one for each owner, is mounted at "
+                "``{data_dir}`` (``/data``) and outlives the container."
+            ),
+        ),
+        Key(
+            name="volumes",
+            kind=kinds.VOLUMES,
+            into="container.volumes",
+            only="image",
+            effect=(
+                "Folders of the host seen by every copy: ``/HOST:/INSIDE``, read-only unless "
+                "``:rw`` stands behind."
+            ),
+            plain=True,
+        ),
+        Key(
+            name="tmp_size",
+            kind=size(low=KIB, high=64 * GIB),
+            into="container.tmp_bytes",
+            only="image",
+            default="64MiB",
+            effect="Size of ``/tmp`` in the container, in memory; nothing else can be written.",
+        ),
+        Key(
+            name="key_in_env",
+            kind=kinds.FLAG,
+            into="container.key_in_env",
+            only="image",
+            default="off",
+            effect=(
+                "Let ``{key}`` stand in ``env.NAME``, for images that take their key no other "
+                "way: everybody who may ask the engine (``docker inspect``) can read it then."
+            ),
+        ),
+        Key(
             name="enabled",
             kind=kinds.FLAG,
             default="on",
@@ -675,13 +847,13 @@ SERVER: Final = SectionSchema(
         Key(
             name="transport",
             kind=choice("stdio", "http"),
-            default_note="``stdio`` with ``command``, ``http`` with ``url``",
+            default_note="``stdio`` with ``command`` or ``image``, ``http`` with ``url``",
             effect="How the gate speaks to it.",
         ),
         Key(
             name="cwd",
             kind=kinds.PATH,
-            only="command",
+            only="command image",
             default_note="a private directory",
             effect="Working directory.",
             plain=True,
@@ -690,7 +862,7 @@ SERVER: Final = SectionSchema(
             name="mcp_path",
             kind=kinds.URL_PATH,
             into="mcp_path",
-            only="command",
+            only="command image",
             default="/mcp",
             effect="Path of the MCP endpoint of an HTTP server the gate starts.",
         ),
@@ -698,20 +870,20 @@ SERVER: Final = SectionSchema(
             name="ready_path",
             kind=kinds.URL_PATH,
             into="ready_path",
-            only="command",
+            only="command image",
             default_note="``mcp_path``",
             effect="Path asked until the server answers below 500, when it was started.",
         ),
         Key(
             name="isolation",
             kind=choice("shared", "per-key", "per-session"),
-            default_note="``per-key`` with ``command``, ``shared`` with ``url``",
+            default_note="``per-key`` with ``command`` or ``image``, ``shared`` with ``url``",
             effect="Who shares one running copy: everybody, one key's sessions, or nobody.",
         ),
         Key(
             name="env.NAME",
             kind=kinds.SECRET_BLOCK,
-            only="command",
+            only="command image",
             effect=(
                 "Variable of its environment; a template. Nothing of the gate's own is passed "
                 "but ``PATH``."
@@ -720,7 +892,7 @@ SERVER: Final = SectionSchema(
         Key(
             name="file.NAME",
             kind=kinds.SECRET_BLOCK,
-            only="command",
+            only="command image",
             effect=(
                 "File with this content (a template), readable by the server alone, in "
                 "``{files_dir}``."
@@ -748,7 +920,7 @@ SERVER: Final = SectionSchema(
             name="memory",
             kind=size(low=MIB, zero="no limit"),
             into="restraint.memory_bytes",
-            only="command",
+            only="command image",
             default="256MiB",
             effect="Memory of one instance.",
         ),
@@ -756,7 +928,7 @@ SERVER: Final = SectionSchema(
             name="cpus",
             kind=number(low=0.01, high=1024, zero="no limit"),
             into="restraint.cpus",
-            only="command",
+            only="command image",
             default="0.3",
             effect="Processor cores of one instance.",
         ),
@@ -764,7 +936,7 @@ SERVER: Final = SectionSchema(
             name="pids",
             kind=integer(low=1, zero="no limit"),
             into="restraint.pids",
-            only="command",
+            only="command image",
             default="128",
             effect="Processes and threads of one instance.",
         ),
@@ -772,7 +944,7 @@ SERVER: Final = SectionSchema(
             name="open_files",
             kind=integer(low=16, zero="no limit"),
             into="restraint.open_files",
-            only="command",
+            only="command image",
             default="1024",
             effect="Open files of each process.",
         ),
@@ -780,7 +952,7 @@ SERVER: Final = SectionSchema(
             name="file_size",
             kind=size(low=KIB, zero="no limit"),
             into="restraint.file_bytes",
-            only="command",
+            only="command image",
             default="0",
             effect="Largest file it may write.",
         ),
@@ -809,7 +981,7 @@ SERVER: Final = SectionSchema(
             name="remove_after",
             kind=duration(low_s=1, zero="never"),
             into="lifetime.remove_s",
-            only="command",
+            only="command image",
             default="7d",
             effect="What a stopped instance left is removed after this long.",
         ),
@@ -817,7 +989,7 @@ SERVER: Final = SectionSchema(
             name="stop_grace",
             kind=duration(low_s=0.1, high_s=600),
             into="lifetime.stop_grace_s",
-            only="command",
+            only="command image",
             default="5s",
             effect="Stopping closes stdin, then sends TERM, then KILL: the wait between two steps.",
         ),
@@ -983,7 +1155,7 @@ LOG: Final = SectionSchema(
     ),
 )
 
-SECTIONS: Final = (GATE, TLS, AUTH, AUTH_SOURCE, LIMITS, SERVER, ADMIN, LOG)
+SECTIONS: Final = (GATE, TLS, AUTH, AUTH_SOURCE, LIMITS, DOCKER, SERVER, ADMIN, LOG)
 
 # Keys kept for later: refused with a reason instead of as unknown.
 RESERVED_KEYS: Final = {

@@ -13,6 +13,7 @@ from mcpgate.config.model import (
     AnonymousSource,
     AuthSection,
     AuthSource,
+    DockerSection,
     GateSection,
     LimitsSection,
     LogSection,
@@ -278,6 +279,11 @@ def admin_section(values: Values) -> AdminSection:
             "Listen on interface=127.0.0.1, or add a user or users_file",
         )
     return section
+
+
+def docker_section(values: Values) -> DockerSection:
+    """Make ``[docker]``."""
+    return DockerSection(**_any(values.fields()))
 
 
 def log_section(values: Values) -> LogSection:

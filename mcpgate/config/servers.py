@@ -13,9 +13,11 @@ from mcpgate.config.reading import Values
 from mcpgate.config.schema import RESERVED_SERVERS
 from mcpgate.config.sections import bucket, header_templates, ordered, written
 from mcpgate.config.units import format_size
-from mcpgate.model import Isolation, Lifetime, Restraint, ServerSpec, Transport
+from mcpgate.model import Container, Isolation, Lifetime, Restraint, ServerSpec, Transport
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_RUNTIMES: Final = {"command": "process", "image": "docker", "url": "remote"}
+_A: Final = {"command": "a command", "image": "an image"}
 _FILE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -39,10 +41,10 @@ def server_spec(
         return None
     for key in values.schema.keys:
         for name in written(values, key.name):
-            if key.only not in ("", how):
+            if key.only and how not in key.only.split():
                 values.problem(name, f"this key means nothing to a server with {how}", "Remove it")
     transport = _transport(values, how)
-    isolation = values.get("isolation", "per-key" if how == "command" else "shared")
+    isolation = values.get("isolation", "shared" if how == "url" else "per-key")
     fields: dict[str, Any] = dict(values.fields())
     fields.setdefault("max_body_bytes", gate.max_body_bytes)
     if how == "command":
@@ -52,7 +54,7 @@ def server_spec(
     spec = ServerSpec(
         name=values.name,
         transport=transport,
-        runtime="process" if how == "command" else "remote",
+        runtime=_RUNTIMES[how],
         cwd=str(cwd) if "cwd" in values.found else "",
         env=tuple(values.opened.get("env", {}).items()),
         files=tuple(values.opened.get("file", {}).items()),
@@ -60,6 +62,7 @@ def server_spec(
         isolation=Isolation(isolation),
         restraint=Restraint(**_any(values, "restraint")),
         lifetime=Lifetime(**_any(values, "lifetime")),
+        container=Container(**_any(values, "container")),
         rate=_rate(values, limits),
         relay=values.get("relay", transport is Transport.HTTP),
         **fields,
@@ -82,11 +85,14 @@ def _program(text: str, around: Surroundings) -> str:
 
 
 def _how(values: Values) -> str | None:
-    """Tell whether the gate starts the server (``command``) or calls it elsewhere (``url``)."""
-    if "command" in values and "url" in values:
-        values.problem("url", "a server has a command or a url, not both", "Remove one of them")
-        return None
-    for key in ("command", "url"):
+    """Tell whether the gate starts the server (``command``, ``image``) or calls it (``url``)."""
+    for key in ("command", "image"):
+        if key in values and "url" in values:
+            values.problem(
+                "url", f"a server has {_A[key]} or a url, not both", "Remove one of them"
+            )
+            return None
+    for key in ("image", "command", "url"):
         if key in values:
             if key not in values.found:
                 return None
@@ -97,7 +103,7 @@ def _how(values: Values) -> str | None:
     values.problem(
         "command",
         "nothing tells what to run or whom to call",
-        "Add command = PROGRAM ARGUMENTS, or url = https://...",
+        "Add command = PROGRAM ARGUMENTS, image = NAME:TAG, or url = https://...",
     )
     return None
 
@@ -144,6 +150,14 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
                 "Pass it with env.NAME = {key} or file.NAME = {key}",
             )
             break
+    if spec.runtime == "docker" and not spec.container.key_in_env:
+        for name, template in spec.env:
+            if "{key}" in template:
+                values.problem(
+                    f"env.{name}",
+                    "the engine would show the caller's key to everybody who may ask it",
+                    "Use file.NAME or header.NAME, or set key_in_env = on",
+                )
     templates = {"command": " ".join(spec.command)}
     templates.update((f"env.{name}", value) for name, value in spec.env)
     templates.update((f"file.{name}", value) for name, value in spec.files)
@@ -164,7 +178,7 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
             "the server is not told which port to listen on",
             "Put {port} into command, or add env.PORT = {port}",
         )
-    if not wants_port:
+    if spec.transport is not Transport.HTTP or spec.runtime == "remote":
         for key in tells_port:
             values.problem(key, "there is no {port} for this server", "Set transport = http")
 
@@ -184,7 +198,7 @@ def _check_bounds(values: Values, spec: ServerSpec, gate: GateSection) -> None:
             "Raise that one, or lower this",
         )
     budget, memory = gate.memory_budget_bytes, spec.restraint.memory_bytes
-    if not budget or spec.runtime != "process" or not values.sound("memory"):
+    if not budget or spec.runtime == "remote" or not values.sound("memory"):
         return
     if memory > budget:
         values.problem(

@@ -36,7 +36,7 @@ def as_dict(config: Config) -> dict[str, object]:
                 "transport": spec.transport.value,
                 "runtime": spec.runtime,
                 # Arguments and the query of a URL may hold what was put in from elsewhere.
-                "at": spec.url.partition("?")[0] or spec.command[0],
+                "at": spec.url.partition("?")[0] or spec.container.image or spec.command[0],
                 "isolation": spec.isolation.value,
                 "memory": format_size(spec.restraint.memory_bytes),
                 "cpus": spec.restraint.cpus,
@@ -74,10 +74,10 @@ def as_text(config: Config) -> str:
 def _server_line(spec: ServerSpec) -> str:
     parts = [
         f"{spec.name}: {spec.transport.value}",
-        f"at {spec.url.partition('?')[0]}" if spec.url else f"runs {spec.command[0]}",
+        _what(spec),
         spec.isolation.value,
     ]
-    if spec.runtime == "process":
+    if spec.runtime != "remote":
         memory = spec.restraint.memory_bytes
         parts.append(f"memory {format_size(memory) if memory else 'without limit'}")
         idle = spec.lifetime.idle_stop_s
@@ -85,6 +85,12 @@ def _server_line(spec: ServerSpec) -> str:
     if spec.rate is not None:
         parts.append(format_rate(spec.rate))
     return ", ".join(parts)
+
+
+def _what(spec: ServerSpec) -> str:
+    if spec.url:
+        return f"at {spec.url.partition('?')[0]}"
+    return f"runs {spec.container.image or spec.command[0]}"
 
 
 def _type(source: AuthSource) -> str:

@@ -184,6 +184,10 @@ class Starter:
             watch.cancel()
         return ended[0] if ended else None
 
+    def take(self, spec: ServerSpec, instance: IInstance) -> Running:
+        """Connect to a copy that runs already."""
+        return Running(instance=instance, upstream=self._connect(spec, instance))
+
     def _runtime(self, spec: ServerSpec) -> IRuntime:
         try:
             return self._runtimes[spec.runtime]

@@ -65,7 +65,7 @@ class Work(Protocol):
 
 
 class Life(Protocol):
-    """The inputs.  The first three are the pool's, the others come of the work."""
+    """The inputs.  The first four are the pool's, the others come of the work."""
 
     def start(self) -> None:
         """Somebody wants it to run."""
@@ -75,6 +75,9 @@ class Life(Protocol):
 
     def remove(self) -> None:
         """Nobody needs what is left of it, if it does not run."""
+
+    def adopt(self, copy: Running) -> None:
+        """It runs: an earlier life of this gate started it.  Only when nothing else was said."""
 
     def _started(self, copy: Running) -> None:
         """It is ready."""
@@ -254,6 +257,10 @@ def _build() -> TypeMachineBuilder[Life, Core]:  # noqa: PLR0915  # one table, i
     stopping_.upon(Life._broke, nodata=True).to(stopped_).returns(None)
     restarting.upon(Life._broke, nodata=True).to(starting).returns(None)
     recreating.upon(Life._removed, nodata=True).to(starting).returns(None)
+
+    @absent.upon(Life.adopt).to(running)
+    def found(life: Life, core: Core, copy: Running) -> None:
+        watch(life, core, copy)
 
     @starting.upon(Life._started).to(running)
     def ready(life: Life, core: Core, _: Deferred[None], copy: Running) -> None:

@@ -69,6 +69,19 @@ class Places:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         return folders
 
+    def make_data(self, key: InstanceKey) -> str:
+        """
+        Make the folder that stays with an owner, for a container; answer it.
+
+        Whoever the container runs as can write there; the folder above is closed to others.
+        """
+        folder = self.data_dir(key)
+        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+        os.chmod(self._data, 0o700)
+        os.chmod(folder, 0o777)  # noqa: S103  # below a folder that is closed
+        return folder
+
     def write_file(self, folder: str, name: str, text: str) -> None:
         """Write a file only its owner can read; the name may hold folders, but not lead out."""
         path = os.path.normpath(os.path.join(folder, name))

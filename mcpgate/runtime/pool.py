@@ -47,7 +47,7 @@ class Report:
     One instance for people: ``ps``, ``/stats``.
 
     :ivar instance_id: empty when none runs.
-    :ivar user: subject of the last caller it was started for; empty when shared.
+    :ivar user: subject of the last caller it was started for; empty when shared, or adopted.
     :ivar since_at: wall clock, seconds, when it entered its state.
     :ivar last_use_at: wall clock, seconds.
     :ivar leases: uses that keep it running; ``passive``: those that do not.
@@ -79,6 +79,7 @@ class InstancePool:
     :param make_id: unique over the life of the state directory, safe in file names.
     :param wall: wall clock, seconds; for reports only.
     :param luck: random numbers of [0, 1).
+    :param outlives: tells of which servers copies run on when the gate stops.
     :param start_parallel: starts under way at once; ``start_queue`` more may wait.
     """
 
@@ -96,6 +97,7 @@ class InstancePool:
         limits: Limits = Limits(),  # noqa: B008  # frozen
         start_parallel: int = 4,
         start_queue: int = 100,
+        outlives: Callable[[ServerSpec], bool] = lambda _: False,
     ) -> None:
         self.limits = limits
         self._clock = clock
@@ -113,6 +115,7 @@ class InstancePool:
         )
         # Keyed by server and owner digest: an owner's digest begins with its principal's.
         self._records: dict[tuple[str, str], Record] = {}
+        self._outlives = outlives
         self._draining = False
 
     # --- Leases -------------------------------------------------------------------------------
@@ -149,7 +152,18 @@ class InstancePool:
         lease = await self.lease(spec, owner, caller)
         lease.release()
 
-    def _get(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Record:
+    def adopt(self, spec: ServerSpec, instance: IInstance) -> None:
+        """
+        Take over a running copy that an earlier life of the gate started; before any call.
+
+        It counts as just used, and its id is what it was, so sessions go on with it.
+        """
+        record = self._get(spec, instance.key.owner, None)
+        if record.core.state is InstanceState.ABSENT:
+            record.adopt(instance)
+            self._meters.events["instance_adopted"] += 1
+
+    def _get(self, spec: ServerSpec, owner: Owner, caller: Caller | None) -> Record:
         name = (spec.name, owner.digest)
         record = self._records.get(name)
         if record is None:
@@ -357,10 +371,13 @@ class InstancePool:
     async def stop_all(self, deadline_s: float) -> None:
         """Stop everything, start nothing any more; answers after ``deadline_s`` at the latest."""
         self._draining = True
-        over = [
-            self._stop(record.key, Draining(retry_after_s=self._some_s()))
-            for record in tuple(self._records.values())
-        ]
+        over = []
+        for record in tuple(self._records.values()):
+            error = Draining(retry_after_s=self._some_s())
+            if record.core.running is not None and self._outlives(record.copy.spec):
+                record.leave(error)
+            else:
+                over.append(self._stop(record.key, error))
         try:
             await DeferredList(over, consumeErrors=True).addTimeout(deadline_s, self._clock)
         except TimeoutError:
@@ -386,7 +403,7 @@ class InstancePool:
         return Report(
             key=record.key,
             instance_id="" if running is None else running.instance.instance_id,
-            user=record.caller.principal.subject if record.key.owner.digest else "",
+            user=record.subject,
             state=core.state,
             since_at=core.since + to_wall,
             last_use_at=record.last_use + to_wall,

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import GateError, Starting
+from mcpgate.errors import GateError, RuntimeUnavailable, Starting
 from mcpgate.interfaces import IInstance, ILease
 from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Isolation, ServerSpec
 from mcpgate.runtime.attempt import REMOTE, Order, Starter, exit_data
@@ -123,6 +123,7 @@ class Record:
 
     :param look: called on the turn after the state changed, once for any number of changes.
     :ivar spec: the newest; what runs may have been started by an older one (``copy.spec``).
+    :ivar caller: who asked last; None when nobody did, for an adopted copy.
     :ivar active: leases that keep it from idling.
     :ivar wanted: it is to be started again after a crash, without being asked.
     :ivar forgotten: its owner is gone: remove it when it is stopped.
@@ -139,7 +140,7 @@ class Record:
         look: Callable[[Record], None],
         key: InstanceKey,
         spec: ServerSpec,
-        caller: Caller,
+        caller: Caller | None,
     ) -> None:
         self.clock = clock
         self.key = key
@@ -164,6 +165,13 @@ class Record:
         self.core = Core(work=self, clock=clock, changed=self._changed, since=clock.seconds())
         self.life = make_life(self.core)
 
+    @property
+    def subject(self) -> str:
+        """Name whom it was started for; empty when that is everybody, or not known."""
+        if self.caller is None or not self.key.owner.digest:
+            return ""
+        return self.caller.principal.subject
+
     def seen(self) -> Seen:
         """Show it to `mcpgate.runtime.plan`."""
         local = self.spec.runtime != REMOTE
@@ -183,6 +191,7 @@ class Record:
     def begin(self) -> Deferred[Running]:
         """See `Work.begin`."""
         copy = self.copy = Copy(self.spec)
+        assert self.caller is not None  # Whoever has it started gave one.
         order = Order(
             spec=self.spec,
             key=self.key,
@@ -220,6 +229,17 @@ class Record:
         self._finish(self.copy)
         self._part(running, outcome.error)
 
+    def adopt(self, instance: IInstance) -> None:
+        """Take over a copy that an earlier life of the gate started."""
+        self.copy = Copy(self.spec)
+        self.life.adopt(self._starter.take(self.spec, instance))
+
+    def leave(self, error: GateError) -> None:
+        """End what callers have with the copy, and let it run on."""
+        running = self.core.running
+        if running is not None:
+            self._part(running, error)
+
     def clear(self) -> Deferred[None]:
         """See `Work.clear`."""
         return self._starter.clear(self.spec, self.key)
@@ -255,7 +275,9 @@ class Record:
     def _note_crash(self, core: Core) -> None:
         since = self.copy.running_since
         self._meters.events["instance_crashed"] += 1
-        self.note_crash(0.0 if since is None else core.since - since)
+        if core.outcome is None or not isinstance(core.outcome.error, RuntimeUnavailable):
+            # Who keeps asking while the engine is silent must not wait when it is back (R45).
+            self.note_crash(0.0 if since is None else core.since - since)
         if core.outcome is not None:
             error = core.outcome.error
             if error.retry_after_s is None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hmac
+import importlib.util
 import os
 import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
 
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
-from mcpgate.interfaces import IInstance, IUpstream
+from mcpgate.interfaces import IInstance, IRuntime, IUpstream
 from mcpgate.model import Isolation, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
+from mcpgate.runtime.docker.build import DockerSettings, make_docker_runtime
+from mcpgate.runtime.docker.runtime import DockerRuntime
+from mcpgate.runtime.docker.secrets import default_root
 from mcpgate.runtime.plan import Limits
 from mcpgate.runtime.pool import InstancePool
 from mcpgate.runtime.process import DEFAULT_PATH, ProcessRuntime
@@ -25,6 +33,11 @@ from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
 from mcpgate.upstream.stdio import StdioUpstream
 
+
+class BackError(Exception):
+    """The servers can not be run; the text says why and what to do."""
+
+
 # Each step of stopping takes a server's grace; there are three.
 STOP_S = 20.0
 
@@ -35,17 +48,34 @@ class Back:
 
     pool: InstancePool
     processes: ProcessRuntime
+    containers: DockerRuntime | None
+    config: Config
 
     @deferred
     async def start(self) -> None:
         """See what an earlier life left behind."""
         await self.processes.adopt()
+        if self.containers is not None:
+            for instance in await self.containers.adopt():
+                spec = self.config.server(instance.key.server)
+                if spec is not None:
+                    self.pool.adopt(spec, instance)
+            self.containers.images.pull_at_start(self.config.servers)
+
+    def look_after(self) -> Deferred[None]:
+        """Hold what the engine has against what we know of it; call it every so often."""
+        if self.containers is None:
+            return succeed(None)
+        self.containers.images.log_progress()
+        return self.containers.reconcile()
 
     @deferred
     async def stop(self) -> None:
-        """Stop every server."""
+        """Stop every server that does not run on for our next life."""
         await self.pool.stop_all(STOP_S)
         await self.processes.shutdown()
+        if self.containers is not None:
+            await self.containers.shutdown()
 
 
 def make_back(
@@ -55,8 +85,13 @@ def make_back(
     wheel: DeadlineWheel,
     meters: Meters,
     wall: Callable[[], float],
+    secret: bytes,
 ) -> Back:
-    """Put runtimes, pool and upstreams together."""
+    """
+    Put runtimes, pool and upstreams together.
+
+    :param secret: of the state directory.
+    """
     gate = config.gate
     processes = ProcessRuntime(
         reactor,
@@ -64,9 +99,16 @@ def make_back(
         meters=meters,
         path=os.environ.get("PATH", DEFAULT_PATH),
     )
+    runtimes: dict[str, IRuntime] = {"process": processes, REMOTE: RemoteRuntime()}
+    containers = None
+    if any(spec.runtime == "docker" for spec in config.servers):
+        containers = runtimes["docker"] = make_containers(
+            reactor, config, meters=meters, wall=wall, secret=secret
+        )
+    keep = config.docker.on_stop == "keep"
     pool = InstancePool(
         reactor,
-        runtimes={"process": processes, REMOTE: RemoteRuntime()},
+        runtimes=runtimes,
         connect=make_connect(reactor, wheel, meters),
         probe=ReadinessProbe(reactor),
         make_id=lambda: secrets.token_hex(8),
@@ -76,8 +118,62 @@ def make_back(
         limits=Limits(max_running=gate.max_running, memory_bytes=gate.memory_budget_bytes),
         start_parallel=gate.start_parallel,
         start_queue=gate.start_queue,
+        outlives=lambda spec: (
+            keep and spec.runtime == "docker" and spec.transport is Transport.HTTP
+        ),
     )
-    return Back(pool=pool, processes=processes)
+    return Back(pool=pool, processes=processes, containers=containers, config=config)
+
+
+def make_containers(
+    reactor: Any,
+    config: Config,
+    *,
+    meters: Meters,
+    wall: Callable[[], float],
+    secret: bytes,
+) -> DockerRuntime:
+    """
+    Make the runtime of ``[docker]``.
+
+    :raises BackError: the SDK is not installed.
+    """
+    if importlib.util.find_spec("docker") is None:
+        raise BackError(
+            "A [server:NAME] has an image, and the docker SDK is not installed: "
+            "pip install 'mcpgate[docker]'"
+        )
+    section, state_dir = config.docker, config.gate.state_dir
+    gate_id = section.gate_id or kept_gate_id(state_dir)
+    files_dir = str(section.files_dir or default_root(os.environ, gate_id))
+    return make_docker_runtime(
+        reactor,
+        DockerSettings(
+            url=section.url,
+            gate_id=gate_id,
+            subnets=section.subnets,
+            published=section.reach == "published",
+            firewall=section.firewall == "gate",
+            keep=section.on_stop == "keep",
+            files_dir=files_dir,
+        ),
+        state_dir=str(state_dir),
+        hash_key=hmac.digest(secret, b"entries of containers", "sha256"),
+        find=config.server,
+        meters=meters,
+        wall=wall,
+    )
+
+
+def kept_gate_id(state_dir: Path) -> str:
+    """Give the id of the gate with this state directory; made on first use."""
+    path = state_dir / "docker-id"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        made = secrets.token_hex(6)
+        path.write_text(made + "\n", encoding="ascii")
+        return made
 
 
 def make_connect(

@@ -28,7 +28,7 @@ from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
 from mcpgate.model import Principal, ServerSpec, Transport
 from mcpgate.service.access import Access, make_access
-from mcpgate.service.back import STOP_S, Back, make_back
+from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.front import Front
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.pages import Pages
@@ -59,6 +59,8 @@ log = Logger()
 
 # Changed files, and revoked keys that only streams depend on, are noticed this often (R58, R64).
 REFRESH_S = 2.0
+# Containers are held against what the engine says this often (R48, R55).
+RECONCILE_S = 60.0
 # More than this for what comes after draining: instances stop by the ladder of their grace.
 STOP_MARGIN_S = 30.0
 
@@ -69,6 +71,7 @@ class GatewayError(Exception):
 
 # What making the rooms may fail with: each text names a file or setting and the remedy.
 _REFUSALS = (
+    BackError,
     BadListen,
     CertificateError,
     HTTP2Missing,
@@ -117,7 +120,8 @@ class Gateway(StagedService):
         gate = config.gate
         # First: how many connections are allowed is derived from it.
         open_files = OpenFilesWatch(raise_open_files(), meters)
-        digest = KeyDigest(load_secret(gate.state_dir, os.urandom))
+        secret = load_secret(gate.state_dir, os.urandom)
+        digest = KeyDigest(secret)
         self.access: Access = make_access(reactor, config, digest, meters)
         self.access.revocations.on_revoked(self._revoked)
         self._thread = OneThread(reactor.callFromThread, "sessions")
@@ -132,7 +136,9 @@ class Gateway(StagedService):
             per_principal=gate.sessions_per_key,
             total=gate.sessions_total,
         )
-        self.back: Back = make_back(reactor, config, wheel=wheel, meters=meters, wall=time.time)
+        self.back: Back = make_back(
+            reactor, config, wheel=wheel, meters=meters, wall=time.time, secret=secret
+        )
         self.pool = self.back.pool
         self.guard = Guard(
             allowed_hosts=gate.allowed_hosts,
@@ -238,6 +244,7 @@ class Gateway(StagedService):
             StallProbe(reactor, self.meters),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
             Ticker(reactor, REFRESH_S, refresh, name="refresh"),
+            Ticker(reactor, RECONCILE_S, self.back.look_after, name="containers"),
             self.pages.control,
             Stage("drain", stop=self._drain),
             self.front.serve(config.gate.listen, self.dispatcher),

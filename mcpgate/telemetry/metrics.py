@@ -33,10 +33,24 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 KNOWN_EVENTS: Final = (
     *("auth_budget_spent", "auth_locked_out", "auth_ok", "auth_refused", "auth_unavailable"),
     *("certificate_reload_failed", "certificate_reloaded", "config_reload_failed"),
-    *("connections_refused", "fd_low", "http_reject", "instance_crashed", "instance_started"),
-    *("instance_stopped", "overloaded", "proxy_header_refused", "rate_limited", "reactor_stall"),
+    *("connections_refused", "container_adopted", "container_oom", "container_started"),
+    *("engine_timeout", "fd_low", "http_reject", "instance_adopted", "instance_crashed"),
+    *(
+        "instance_started",
+        "instance_stopped",
+        "overloaded",
+        "proxy_header_refused",
+        "rate_limited",
+        "reactor_stall",
+    ),
     *("session_created", "session_ended", "session_theft", "slow_reader", "stdio_noise"),
-    *("stdio_unattributed", "stray_reply", "tls_handshake_failed", "tls_handshake_late"),
+    *(
+        "stdio_unattributed",
+        "stray_removed",
+        "stray_reply",
+        "tls_handshake_failed",
+        "tls_handshake_late",
+    ),
     *("tls_handshakes_full", "upstream_bad_answer", "upstream_connect_failed"),
     "upstream_connected",
 )

@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.config.load import parse_config, read_config
 from mcpgate.config.model import AnonymousSource, RemoteSource, StaticSource
 from mcpgate.config.problems import ConfigError
-from mcpgate.model import MIB, Isolation, Rate, Transport
+from mcpgate.config.summary import as_text
+from mcpgate.model import MIB, Container, Isolation, Rate, Transport
 from tests.config.writing import BASE, ENVIRON, PATH, problems, read
 
 
@@ -257,6 +258,60 @@ REMOTE_MUTATIONS = (
 )
 
 
+BOXED = """\
+[auth:n]
+type = none
+[docker]
+subnets = 10.9.0.0/20
+[server:box]
+image = mcp/time:1
+"""
+DIGEST = "@sha256:" + "a" * 64
+BOXED_MUTATIONS = (
+    Mutation("mcp/time:1", "--privileged", 6, "image", "--privileged", "name of an image"),
+    Mutation("mcp/time:1", "a b", 6, "image", "a b", "name of an image"),
+    Mutation("mcp/time:1", "x\nurl = https://a.b/", 7, "url", "https://a.b/", "not both"),
+    Mutation("[server:box]", "[server:box]\nuser = 0", 6, "user", "0", "as root"),
+    Mutation("[server:box]", "[server:box]\nuser = root:x", 6, "user", "root:x", "as root"),
+    Mutation("[server:box]", "[server:box]\nuser = -u", 6, "user", "-u", "not a user"),
+    Mutation("[server:box]", "[server:box]\nvolumes = a:/b", 6, "volumes", "a:/b", "not a volume"),
+    Mutation(
+        "[server:box]", "[server:box]\nvolumes = /a:/b:x", 6, "volumes", "/a:/b:x", "ro or rw"
+    ),
+    Mutation(
+        "[server:box]",
+        "[server:box]\nvolumes = /var/run/docker.sock:/s",
+        6,
+        "volumes",
+        "/var/run/docker.sock:/s",
+        "whole machine",
+    ),
+    Mutation(
+        "[server:box]",
+        "[server:box]\nvolumes = /x/..:/s",
+        6,
+        "volumes",
+        "/x/..:/s",
+        "whole machine",
+    ),
+    Mutation(
+        "[server:box]", "[server:box]\nvolumes = /proc/1:/s", 6, "volumes", "/proc/1:/s", "whole"
+    ),
+    Mutation("[server:box]", "[server:box]\negress = lan", 6, "egress", "lan", "choices"),
+    Mutation("[server:box]", "[server:box]\nport = 70000", 6, "port", "70000", "too large"),
+    Mutation("[server:box]", "[server:box]\nenv.K = {key}", 6, "env.K", "***", "everybody"),
+    Mutation("[server:box]", "[server:box]\ncommand = {key}", 6, "command", "{key}", "process"),
+    Mutation("[server:box]", "[server:box]\nenv.P = {port}", 6, "env.P", "***", "no {port}"),
+    Mutation("[server:box]", "[server:box]\ninsecure = on", 6, "insecure", "on", "means nothing"),
+    Mutation("10.9.0.0/20", "10.9.0.0/28", 4, "subnets", "10.9.0.0/28", "private IPv4"),
+    Mutation("10.9.0.0/20", "8.0.0.0/8", 4, "subnets", "8.0.0.0/8", "private IPv4"),
+    Mutation("10.9.0.0/20", "fd00::/64", 4, "subnets", "fd00::/64", "private IPv4"),
+    Mutation("[docker]", "[docker]\nurl = docker.sock", 4, "url", "docker.sock", "engine"),
+    Mutation("[docker]", "[docker]\ngate_id = A b", 4, "gate_id", "A b", "not an id"),
+    Mutation("[docker]", "[docker]\nreach = lan", 4, "reach", "lan", "choices"),
+)
+
+
 class RefusalTests(SynchronousTestCase):
     """Every fault is told with its line, key and value, and what to do."""
 
@@ -295,6 +350,13 @@ class RefusalTests(SynchronousTestCase):
         for mutation in REMOTE_MUTATIONS:
             with self.subTest(mutation.new):
                 self.check(REMOTE, mutation)
+
+    def test_container_mutations(self) -> None:
+        """Each broken container is refused at the right line and key."""
+        self.assertEqual(problems(BOXED), ())
+        for mutation in BOXED_MUTATIONS:
+            with self.subTest(mutation.new):
+                self.check(BOXED, mutation)
 
     def test_all_at_once(self) -> None:
         """One run tells every fault, in the order of the file."""
@@ -442,6 +504,44 @@ class ParseConfigTests(SynchronousTestCase):
         self.assertEqual((config.log.to, config.log.access), ("/etc/mcpgate/log/gate.log", "off"))
         self.assertEqual([secret.reveal() for secret in config.secrets], ["hunter2-canary"])
         self.assertNotIn("canary", repr(config))
+
+    def test_containers(self) -> None:
+        """What is said of a container reaches the field it is meant for."""
+        config = read(
+            "[auth:n]\ntype = none\n"
+            "[docker]\nurl = unix:///run/podman.sock\ngate_id = one\nsubnets = 10.9.0.0/16\n"
+            "reach = published\nfirewall = admin\non_stop = stop\nfiles_dir = files\n"
+            f"[server:box]\nimage = reg.example:5000/mcp/time:1.2{DIGEST}\n"
+            "command = --tz ${HOME}\ntransport = http\nport = 3000\npull = at-start\n"
+            "entrypoint = /bin/x --flag\nuser = 10:20\negress = internet\ndata = per-key\n"
+            "volumes =\n  /srv/a:/a\n  /srv//b/:/b:rw\ntmp_size = 1MiB\nkey_in_env = on\n"
+            "env.K = {key}\ncwd = /app\nmemory = 64MiB\nfile.t = {key}\n",
+        )
+        (box,) = config.servers
+        self.assertEqual((box.runtime, box.isolation.value), ("docker", "per-key"))
+        self.assertEqual((box.command, box.cwd), (("--tz", "/home/gate"), "/app"))
+        self.assertEqual(
+            box.container,
+            Container(
+                image=f"reg.example:5000/mcp/time:1.2{DIGEST}",
+                pull="at-start",
+                entrypoint=("/bin/x", "--flag"),
+                port=3000,
+                user="10:20",
+                egress="internet",
+                data="per-key",
+                volumes=("/srv/a:/a", "/srv/b:/b:rw"),
+                tmp_bytes=MIB,
+                key_in_env=True,
+            ),
+        )
+        docker = config.docker
+        self.assertEqual((docker.url, docker.gate_id), ("unix:///run/podman.sock", "one"))
+        self.assertEqual(docker.files_dir, Path("/etc/mcpgate/files"))
+        self.assertEqual(
+            (docker.reach, docker.firewall, docker.on_stop), ("published", "admin", "stop")
+        )
+        self.assertIn("runs reg.example", as_text(config))
 
     def test_state_directory_of_systemd(self) -> None:
         """The state directory systemd made is used, the first if there are more."""

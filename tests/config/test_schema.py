@@ -15,6 +15,7 @@ from mcpgate.config.model import (
     AdminSection,
     AnonymousSource,
     AuthSection,
+    DockerSection,
     GateSection,
     LimitsSection,
     LogSection,
@@ -31,7 +32,7 @@ from mcpgate.config.schema import (
     find_section,
 )
 from mcpgate.config.units import parse_per_s
-from mcpgate.model import Lifetime, Restraint, ServerSpec, Transport
+from mcpgate.model import Container, Lifetime, Restraint, ServerSpec, Transport
 from tests.config.writing import BASE, ENVIRON, read
 
 AROUND = Surroundings(Path("/etc/mcpgate"), None)
@@ -42,11 +43,16 @@ MODELS: dict[str, tuple[type[Any], ...]] = {
     "auth": (AuthSection,),
     "auth:NAME": (RemoteSource, StaticSource, AnonymousSource),
     "limits": (LimitsSection,),
+    "docker": (DockerSection,),
     "server:NAME": (ServerSpec,),
     "admin": (AdminSection,),
     "log": (LogSection,),
 }
-STEMS: dict[str, type[Any]] = {"restraint": Restraint, "lifetime": Lifetime}
+STEMS: dict[str, type[Any]] = {
+    "restraint": Restraint,
+    "lifetime": Lifetime,
+    "container": Container,
+}
 
 
 def parsed(key: Key, text: str) -> Any:
@@ -114,6 +120,7 @@ class TableTests(SynchronousTestCase):
                 "isolation",
                 "restraint",
                 "lifetime",
+                "container",
                 "rate",
                 "relay",
             },

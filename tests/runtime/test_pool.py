@@ -21,6 +21,7 @@ from mcpgate.errors import (
     GateError,
     Overloaded,
     RateLimited,
+    RuntimeUnavailable,
     Starting,
 )
 from mcpgate.interfaces import IInstance, IInstancePool, ILease, IUpstream
@@ -30,6 +31,7 @@ from mcpgate.model import (
     InstanceKey,
     InstanceState,
     Isolation,
+    Launch,
     Lifetime,
     Owner,
     Principal,
@@ -714,6 +716,61 @@ class StopTests(PoolTestCase):
         self.refused(waiting, GateError)
         self.refused(self.ask("c"), Draining)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def adopted(self, **more: Any) -> MemoryInstance:
+        """Have the pool take over a copy that runs."""
+        self.pool = self.make(**more)
+        launch = Launch(instance_id="before", key=InstanceKey("toy", owner("a")), values={})
+        instance = self.successResultOf(self.runtime.start(SPEC, launch))
+        self.pool.adopt(SPEC, instance)
+        self.clock.advance(0)
+        assert isinstance(instance, MemoryInstance)
+        return instance
+
+    def test_adopted(self) -> None:
+        """A copy of an earlier life is leased as it is, by its old id, and dies like any other."""
+        instance = self.adopted()
+        (report,) = self.pool.instances()
+        self.assertEqual((report.state, report.user, report.starts), (InstanceState.RUNNING, "", 0))
+        lease = self.pool.ready(SPEC, owner("a"))
+        assert lease is not None
+        self.assertEqual(lease.instance.instance_id, "before")
+        self.pool.adopt(SPEC, instance)
+        instance.end(Exit(code=1))
+        self.clock.advance(0)
+        self.assertEqual([one.code for one in self.upstreams[0].closed], [-31003])
+        self.clock.advance(60)
+        self.assertNotEqual(self.leased("a").instance.instance_id, "before")
+        (report,) = self.pool.instances()
+        self.assertEqual((report.user, report.starts), ("a", 1))
+
+    def test_adopted_idles(self) -> None:
+        """Nobody comes back: it is stopped when it was idle for as long as any other."""
+        self.adopted()
+        self.clock.advance(899.0)
+        self.pool.sweep()
+        self.assertEqual(len(self.runtime.alive), 1)
+        self.clock.advance(1.0)
+        self.pool.sweep()
+        self.clock.advance(0)
+        self.assertEqual(self.runtime.alive, [])
+
+    def test_left_running(self) -> None:
+        """What outlives the gate is parted from, not stopped."""
+        self.adopted(outlives=lambda spec: True)
+        done = self.pool.stop_all(10.0)
+        self.clock.advance(0)
+        self.successResultOf(done)
+        self.assertEqual(len(self.runtime.alive), 1)
+        self.assertIsInstance(self.upstreams[0].closed[0], Draining)
+
+    def test_silent_engine_is_no_crash(self) -> None:
+        """A server is not left alone because what starts it was silent (R45)."""
+        self.runtime.behaviours["toy"] = Behaviour(refusal=RuntimeUnavailable())
+        for _ in range(10):
+            self.refused(self.ask("a"), RuntimeUnavailable)
+        self.runtime.behaviours.clear()
+        self.leased("a")
 
     def test_stop_all_deadline(self) -> None:
         """What does not stop in time is not waited for."""

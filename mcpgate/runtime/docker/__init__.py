@@ -1,0 +1,1 @@
+"""Servers in containers, through the Docker engine (or what speaks its language)."""

@@ -1,0 +1,198 @@
+"""
+What keeps containers with a network from the host and from its neighbours (R52).
+
+The engine separates its networks from each other, but each of them has an address of the host in
+it, with every service that listens on all addresses behind.  All our bridges carry one prefix, so
+a few rules made once hold for all of them, also for those that come later:
+
+- nobody behind them opens a connection to the host, only answers;
+- nobody behind them is let through to private, link-local (169.254.169.254) or shared addresses,
+  but for the name servers of the host;
+- behind those of ``egress = none`` nobody is let through at all.
+
+Containers on stdio without egress have no network, and need none of this.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from mcpgate.timing.deferreds import deferred
+
+log = Logger()
+
+PREFIX: Final = "mcpg"
+CLOSED: Final = PREFIX + "0"
+OPEN: Final = PREFIX + "1"
+
+_INPUT: Final = "MCPGATE-INPUT"
+_FORWARD: Final = "MCPGATE-FORWARD"
+_ANSWERS: Final = "-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"
+_KEPT_FROM: Final = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
+)
+_RESOLVERS: Final = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+_RUN_S: Final = 5.0
+
+
+def rules(name_servers: Iterable[str], more: Iterable[str] = ()) -> str:
+    """
+    Give our chains as ``iptables-restore --noflush`` reads them.
+
+    :param name_servers: addresses that may be asked for names.
+    :param more: further networks nobody may reach: public addresses of one's own, say.
+    """
+    lines = ["*filter", f":{_INPUT} - [0:0]", f":{_FORWARD} - [0:0]"]
+    lines += [f"-A {_INPUT} {_ANSWERS}", f"-A {_INPUT} -j DROP"]
+    lines += [f"-A {_FORWARD} {_ANSWERS}", f"-A {_FORWARD} -i {CLOSED}+ -j DROP"]
+    for address in name_servers:
+        for protocol in ("udp", "tcp"):
+            lines.append(f"-A {_FORWARD} -d {address}/32 -p {protocol} --dport 53 -j RETURN")
+    lines += [f"-A {_FORWARD} -d {network} -j DROP" for network in (*_KEPT_FROM, *more)]
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+def jumps() -> tuple[tuple[str, ...], ...]:
+    """Give the rules that lead into our chains; ``DOCKER-USER`` is the engine's place for that."""
+    return (
+        ("INPUT", "-i", f"{PREFIX}+", "-j", _INPUT),
+        ("DOCKER-USER", "-i", f"{PREFIX}+", "-j", _FORWARD),
+    )
+
+
+def name_servers(paths: Iterable[str] = _RESOLVERS) -> list[str]:
+    """Give the IPv4 name servers of the host that are not on the host itself."""
+    found: dict[str, None] = {}
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                words = [line.split() for line in file.read(65536).splitlines()]
+        except OSError:
+            continue
+        for each in words:
+            if len(each) == 2 and each[0] == "nameserver":
+                try:
+                    address = ipaddress.ip_address(each[1])
+                except ValueError:
+                    continue
+                if address.version == 4 and not address.is_loopback:
+                    found[str(address)] = None
+    return list(found)
+
+
+class _Run(ProcessProtocol):
+    """Runs a program to its end."""
+
+    transport: Any
+
+    def __init__(self, given: bytes) -> None:
+        self.over: Deferred[tuple[int, str]] = Deferred(lambda _: self.kill())
+        self._given = given
+        self._said = b""
+
+    def kill(self) -> None:
+        """End it now."""
+        try:
+            self.transport.signalProcess("KILL")
+        except ProcessExitedAlready:
+            return
+
+    @override
+    def connectionMade(self) -> None:
+        self.transport.write(self._given)
+        self.transport.closeStdin()
+
+    @override
+    def outReceived(self, data: bytes) -> None:
+        self._said += data[:4096]
+
+    errReceived = outReceived  # noqa: N815  # as declared
+
+    @override
+    def processEnded(self, reason: Failure) -> None:
+        code: int | None = 0
+        if isinstance(reason.value, ProcessTerminated):
+            code = reason.value.exitCode
+        if not self.over.called:
+            self.over.callback(
+                (-1 if code is None else code, self._said.decode("utf-8", "replace"))
+            )
+
+
+class Firewall:
+    """
+    Puts the rules up, and sees to it that they stay.
+
+    :param reactor: clock and processes.
+    :param program: ``iptables``; looked for when empty.
+    """
+
+    def __init__(self, reactor: Any, *, program: str = "") -> None:
+        self._reactor = reactor
+        # What stands in the chains may be of another version, or be gone: they are made anew once.
+        self._restored = False
+        self._program = program or shutil.which("iptables", path=_PATH) or ""
+
+    @deferred
+    async def ensure(self) -> str:
+        """Put up what is missing; answer why that can not be done, or nothing."""
+        if not self._program:
+            return "there is no iptables on this machine"
+        missing = []
+        for jump in jumps():
+            code, said = await self._run(self._program, ["-C", *jump])
+            if code == 1 or (code != 0 and "does not exist" in said):
+                missing.append(jump)
+            elif code != 0:
+                return said.strip().splitlines()[-1] if said.strip() else f"iptables ended: {code}"
+        if not missing and self._restored:
+            return ""
+        restore = os.path.join(os.path.dirname(self._program), "iptables-restore")
+        text = rules(name_servers()).encode("ascii")
+        for program, words, given in (
+            (restore, ["--noflush"], text),
+            *((self._program, ["-I", *jump], b"") for jump in missing),
+        ):
+            code, said = await self._run(program, words, given)
+            if code != 0:
+                return said.strip().splitlines()[-1] if said.strip() else f"iptables ended: {code}"
+        self._restored = True
+        if missing:
+            log.info("Containers are kept from the host by rules that were missing")
+        return ""
+
+    async def _run(self, program: str, words: Sequence[str], given: bytes = b"") -> tuple[int, str]:
+        run = _Run(given)
+        wait = ["-w", "3"]
+        try:
+            self._reactor.spawnProcess(
+                run, program, [program, *wait, *words], env={"PATH": _PATH, "LC_ALL": "C"}
+            )
+        except OSError as error:
+            return -1, str(error)
+        try:
+            result: tuple[int, str] = await run.over.addTimeout(_RUN_S, self._reactor)
+        except TimeoutError:
+            return -1, f"{program} did not end"
+        return result

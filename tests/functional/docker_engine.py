@@ -1,0 +1,179 @@
+"""
+A container engine for functional tests: the one at hand, or one of the tests' own.
+
+``DOCKER_HOST`` (or the usual socket) is taken when it answers; else, for root with ``dockerd`` on
+``PATH``, a private engine is started in a temporary directory and ended with the tests.  Where
+there is neither, tests skip and say so; ``MCPGATE_DOCKER=1`` makes such a skip a failure.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.functional.images import PREFIX, python_image
+from tests.functional.real import missing
+
+PYTHON = f"{PREFIX}/python:1"
+
+_START_S = 30.0
+
+
+def lacking(what: str) -> None:
+    """Give up a test that lacks an engine, or fail it where one is promised."""
+    if os.environ.get("MCPGATE_DOCKER", "") == "1":
+        raise AssertionError(f"{what}, and MCPGATE_DOCKER promises an engine")
+    missing(what)
+
+
+def client(url: str, timeout_s: float = 60.0) -> Any:
+    """Make a client of the SDK, or give up the test."""
+    try:
+        import docker
+    except ImportError:
+        lacking("the docker SDK is not installed")
+        raise
+    return docker.APIClient(base_url=url, version="auto", timeout=timeout_s)
+
+
+def answers(url: str) -> bool:
+    """Tell whether an engine answers there."""
+    try:
+        one = client(url, 5.0)
+        one.ping()
+        one.close()
+    except Exception:
+        return False
+    return True
+
+
+class PrivateEngine:
+    """``dockerd`` with everything of its own in a temporary directory."""
+
+    def __init__(self, *options: str, bridges: bool = False) -> None:
+        if os.geteuid() != 0 or shutil.which("dockerd") is None:
+            lacking("a private engine needs root and dockerd")
+        self.directory = Path(tempfile.mkdtemp(prefix="mcpgate-engine-"))
+        self.url = f"unix://{self.directory}/docker.sock"
+        walls = [] if bridges else ["--iptables=false", "--ip-forward=false"]
+        self.command = [
+            "dockerd",
+            f"--data-root={self.directory}/data",
+            f"--exec-root={self.directory}/exec",
+            f"--pidfile={self.directory}/pid",
+            f"--containerd={self.directory}/containerd.sock",
+            f"--host={self.url}",
+            "--bridge=none",
+            *walls,
+            *options,
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+        # A program of its own, as on any real machine: so it outlives an engine that is killed.
+        self.containerd: subprocess.Popen[bytes] | None = None
+
+    def _start_containerd(self) -> None:
+        words = [
+            "containerd",
+            f"--address={self.directory}/containerd.sock",
+            f"--root={self.directory}/containerd/root",
+            f"--state={self.directory}/containerd/state",
+        ]
+        config = self.directory / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        with (self.directory / "containerd.log").open("ab") as log:
+            self.containerd = subprocess.Popen(
+                [*words, f"--config={config}"], stdout=log, stderr=log
+            )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        if self.containerd is None:
+            self._start_containerd()
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            if answers(self.url):
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)  # noqa: TID251  # no reactor runs here
+        text = (self.directory / "log").read_text(errors="replace")[-500:]
+        self.stop()
+        lacking(f"a private engine does not start: {text}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the engine alone."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait(10)
+
+    def stop(self) -> None:
+        """End it and what it runs, and remove what it left."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+            self.process.kill()
+            self.process.wait()
+        self._end_containers()
+        if self.containerd is not None:
+            self.containerd.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.containerd.wait(10)
+            self.containerd.kill()
+            self.containerd.wait()
+        for line in Path("/proc/mounts").read_text().splitlines():
+            place = line.split()[1]
+            if place.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end_containers(self) -> None:
+        """End the shims, which would outlive the engine, and with them what they watch."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                ours = str(self.directory).encode()
+                if any(word.startswith(ours) for word in words) and b"shim" in words[0]:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+_SHARED: list[str] = []
+_MADE: set[tuple[str, str]] = set()
+
+
+def require_engine() -> str:
+    """Give the address of an engine all tests may use, or give up the test."""
+    if not _SHARED:
+        url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        if not answers(url):
+            engine = PrivateEngine(bridges=True)
+            engine.start()
+            atexit.register(engine.stop)
+            url = engine.url
+        _SHARED.append(url)
+    return _SHARED[0]
+
+
+def require_python(url: str) -> str:
+    """Give the tag of an image that runs Python, made on first use."""
+    if (url, PYTHON) not in _MADE:
+        maker = client(url, 300.0)
+        boxed = (Path(__file__).parent / "servers" / "boxed_mcp.py").read_text()
+        python_image(maker, "python", files={"/app/boxed_mcp.py": boxed})
+        maker.close()
+        _MADE.add((url, PYTHON))
+    return PYTHON
