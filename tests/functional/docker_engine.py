@@ -1,9 +1,10 @@
 """
 A container engine for functional tests: the one at hand, or one of the tests' own.
 
-``DOCKER_HOST`` (or the usual socket) is taken when it answers; else, for root with ``dockerd`` on
-``PATH``, a private engine is started in a temporary directory and ended with the tests.  Where
-there is neither, tests skip and say so; ``MCPGATE_DOCKER=1`` makes such a skip a failure.
+Only with ``MCPGATE_DOCKER=1``: an engine of root's changes the machine's firewall and networks, so
+it has to be asked for.  ``DOCKER_HOST`` (or the usual socket) is taken when it answers; else, for
+root with ``dockerd`` on ``PATH``, a private engine is started in a temporary directory and ended
+with the tests.  Where there is neither, the tests fail.
 """
 
 from __future__ import annotations
@@ -17,21 +18,31 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from twisted.trial.unittest import SkipTest
 
 from tests.functional.images import PREFIX, python_image
-from tests.functional.real import missing
 
 PYTHON = f"{PREFIX}/python:1"
 
 _START_S = 30.0
 
 
-def lacking(what: str) -> None:
-    """Give up a test that lacks an engine, or fail it where one is promised."""
-    if os.environ.get("MCPGATE_DOCKER", "") == "1":
-        raise AssertionError(f"{what}, and MCPGATE_DOCKER promises an engine")
-    missing(what)
+def asked_for() -> None:
+    """
+    Give up a test nobody asked for.
+
+    :raises SkipTest: ``MCPGATE_DOCKER`` is not 1.
+    """
+    if os.environ.get("MCPGATE_DOCKER", "") != "1":
+        raise SkipTest("containers are tried with MCPGATE_DOCKER=1")
+
+
+def lacking(what: str) -> NoReturn:
+    """Fail a test that lacks an engine, or skip it where none was asked for."""
+    asked_for()
+    raise AssertionError(f"{what}, and MCPGATE_DOCKER promises an engine")
 
 
 def client(url: str, timeout_s: float = 60.0) -> Any:
@@ -59,6 +70,7 @@ class PrivateEngine:
     """``dockerd`` with everything of its own in a temporary directory."""
 
     def __init__(self, *options: str, bridges: bool = False) -> None:
+        asked_for()
         if os.geteuid() != 0 or shutil.which("dockerd") is None:
             lacking("a private engine needs root and dockerd")
         self.directory = Path(tempfile.mkdtemp(prefix="mcpgate-engine-"))
@@ -157,6 +169,7 @@ _MADE: set[tuple[str, str]] = set()
 
 def require_engine() -> str:
     """Give the address of an engine all tests may use, or give up the test."""
+    asked_for()
     if not _SHARED:
         url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not answers(url):
