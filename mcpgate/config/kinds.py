@@ -1,7 +1,8 @@
 """
 What a value may be: each kind knows its name for the reader and how to read one item.
 
-A parser never repeats the value in its complaint: it may hold a secret.
+A parser never repeats the value in its complaint: it may hold a secret.  Long because there are
+many kinds, each a few lines beside its constant.
 """
 
 from __future__ import annotations

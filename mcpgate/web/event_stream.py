@@ -30,18 +30,6 @@ def is_event_stream(head: ResponseHead) -> bool:
     return kind is not None and kind.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
-def message_event(message: bytes, *, event_id: bytes = b"") -> bytes:
-    """
-    Render one ``message`` event.
-
-    :param message: JSON without line ends.
-    """
-    if b"\n" in message or b"\r" in message or b"\n" in event_id or b"\r" in event_id:
-        raise ValueError("A line end would end the event early")
-    id_line = b"id: %b\n" % event_id if event_id else b""
-    return b"event: message\n%bdata: %b\n\n" % (id_line, message)
-
-
 class EventBoundary:
     """
     Tells whether what has passed so far ends between two events.

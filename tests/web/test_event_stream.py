@@ -13,7 +13,6 @@ from mcpgate.web.event_stream import (
     EventAligner,
     EventBoundary,
     is_event_stream,
-    message_event,
 )
 
 ENDS = (b"\n", b"\r\n", b"\r")
@@ -110,16 +109,6 @@ class EventBoundaryTests(SynchronousTestCase):
 
 class RenderingTests(SynchronousTestCase):
     """Events of our own."""
-
-    def test_message(self) -> None:
-        """A message is one event, with an id if wanted."""
-        self.assertEqual(message_event(b"{}"), b"event: message\ndata: {}\n\n")
-        self.assertEqual(
-            message_event(b"{}", event_id=b"7"), b"event: message\nid: 7\ndata: {}\n\n"
-        )
-        for bad in (b"a\nb", b"a\rb"):
-            self.assertRaises(ValueError, message_event, bad)
-            self.assertRaises(ValueError, message_event, b"", event_id=bad)
 
     def test_kind(self) -> None:
         """The content type tells, without its parameters."""

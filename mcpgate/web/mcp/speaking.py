@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -35,7 +36,7 @@ class Link(Protocol):
         """End the session's event stream politely; the client may open another."""
 
 
-class SpeakerBase:
+class SpeakerBase(ABC):
     """
     The common part of `mcpgate.web.mcp.post.Speaker`.
 
@@ -92,9 +93,9 @@ class SpeakerBase:
         opening.addErrback(failed).addBoth(over)
         opening.addErrback(lambda failure: log.failure("Opening a session failed", failure))
 
+    @abstractmethod
     def open(self, post: Post, session: Session) -> Deferred[dict[str, object]]:
         """Shake hands for a new session; gives the server's InitializeResult."""
-        raise NotImplementedError
 
     # --- For calls ------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """
 The map of what the gate serves itself: a Klein tree.
 
-The front door asks `tree_paths` which first path segments belong here, and hands over everything
-that belongs to no server, too: an unknown path is 404 in JSON, never HTML and never 401, since a
-401 sends MCP clients looking for an authorization server (lab 2.1.6).
+The front door hands over everything that belongs to no server: an unknown path is 404 in JSON,
+never HTML and never 401, since a 401 sends MCP clients looking for an authorization server
+(lab 2.1.6).
 """
 
 from __future__ import annotations
@@ -46,17 +46,6 @@ class _UnknownUser(GateError):  # noqa: N818 - named as the client reads it
 
     status, code, reason = 401, -32600, "unauthenticated"
     text = "User and password are required."
-
-
-def tree_paths(app: Klein) -> frozenset[bytes]:
-    """
-    Give the first path segment of every route of an app; ``b""`` stands for ``/`` itself.
-
-    Built from Klein's own map, so that there is one map of routes.
-    """
-    return frozenset(
-        rule.rule.lstrip("/").partition("/")[0].encode("ascii") for rule in app.url_map.iter_rules()
-    )
 
 
 def plain_map(app: Klein) -> Klein:

@@ -6,7 +6,7 @@ At most one request is in work; what the client pipelines behind it waits, with 
 that is moved only when something nearer comes up, so a warm request costs no timer.  After a
 refusal of the parser nothing more is read (R12).
 
-Over 300 lines, because reading, writing and closing of one connection share its state.
+Over 500 lines, because reading, writing and closing of one connection share its state.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from base64 import b64encode
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from klein import Klein
 from treq.testing import RequestTraversalAgent
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -26,7 +25,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.views import CertificateView, InstanceView
 from mcpgate.web.pages.admin import AdminView, ProcessView
 from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
-from mcpgate.web.pages.tree import GateTree, tree_paths
+from mcpgate.web.pages.tree import GateTree
 
 PASSWORD = "canary-admin-password"
 EVIL = "<img src=x onerror=alert(1)>\x1b[2J\u202e\n"
@@ -383,20 +382,3 @@ class StatsTests(TreeCase):
             _, body = self.ask(path, authorization=self.login)
             self.assertNotIn(PASSWORD.encode(), body)
             self.assertNotIn(self.login.encode(), body)
-
-
-class TreePathTests(SynchronousTestCase):
-    """What the front door needs to know."""
-
-    def test_paths(self) -> None:
-        """First segments come from the tree's own map."""
-        self.assertEqual(
-            tree_paths(GateTree.app),
-            {b"", b"health", b"ready", b"stats", b"metrics", b".well-known"},
-        )
-
-    def test_new_route(self) -> None:
-        """A route added to an app is known without further ado."""
-        app = Klein()
-        app.route("/deep/<name>/more")(lambda request, name: b"")
-        self.assertEqual(tree_paths(app), {b"deep"})
