@@ -121,7 +121,6 @@ class Server:
     clients: tuple[str, ...]
 
 
-_PYTHONS = ("python_sdk_1", "python_sdk_2", "fastmcp", "langchain")
 SERVERS: Mapping[str, Server] = {
     "stdio": Server(
         ("mcp1",),
@@ -149,7 +148,7 @@ SERVERS: Mapping[str, Server] = {
         "search_documents",
         lambda user, marker: {"query": marker},
         lambda user, marker: f"Notes of {user}",
-        (*_PYTHONS, "mcp_remote", "inspector", "claude_code", "gemini_cli"),
+        tuple(client.name for client in CLIENT_LIST),
     ),
     "everything": Server(
         ("node", "everything"),
