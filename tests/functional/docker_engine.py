@@ -66,11 +66,53 @@ def answers(url: str) -> bool:
     return True
 
 
+class Machine:
+    """What an engine with bridges changes of the machine, as it was before."""
+
+    _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+    _TABLES = ("filter", "nat")
+
+    def __init__(self) -> None:
+        self._forwarding = self._FORWARDING.read_text()
+        self._rules = {table: self._saved(table) for table in self._TABLES}
+
+    def _saved(self, table: str) -> str:
+        """Give the rules of a table; what was never used has none."""
+        words = ["iptables-save", "-t", table]
+        found = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        if found:
+            return found
+        chains = {"filter": "INPUT FORWARD OUTPUT", "nat": "PREROUTING INPUT OUTPUT POSTROUTING"}
+        policies = [f":{chain} ACCEPT [0:0]" for chain in chains[table].split()]
+        return "\n".join([f"*{table}", *policies, "COMMIT", ""])
+
+    def restore(self) -> None:
+        """Make it so again, unless another engine counts on it."""
+        if "DOCKER-USER" in self._rules["filter"] or _engines():
+            return
+        for text in self._rules.values():
+            subprocess.run(
+                ["iptables-restore"], input=text, text=True, check=False, capture_output=True
+            )
+        self._FORWARDING.write_text(self._forwarding)
+
+
+def _engines() -> int:
+    """Count the engines that run on this machine."""
+    count = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                count += (entry / "comm").read_text().strip() == "dockerd"
+    return count
+
+
 class PrivateEngine:
     """``dockerd`` with everything of its own in a temporary directory."""
 
     def __init__(self, *options: str, bridges: bool = False) -> None:
         asked_for()
+        self.bridges = bridges
         if os.geteuid() != 0 or shutil.which("dockerd") is None:
             lacking("a private engine needs root and dockerd")
         self.directory = Path(tempfile.mkdtemp(prefix="mcpgate-engine-"))
@@ -88,6 +130,7 @@ class PrivateEngine:
             *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None
+        self.machine: Machine | None = None
         # A program of its own, as on any real machine: so it outlives an engine that is killed.
         self.containerd: subprocess.Popen[bytes] | None = None
 
@@ -108,6 +151,8 @@ class PrivateEngine:
     def start(self) -> None:
         """Start it and wait until it answers."""
         if self.containerd is None:
+            if self.bridges:
+                self.machine = Machine()
             self._start_containerd()
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
@@ -131,6 +176,8 @@ class PrivateEngine:
 
     def stop(self) -> None:
         """End it and what it runs, and remove what it left."""
+        if self.bridges and self.process is not None and answers(self.url):
+            self._remove_networks()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
@@ -150,6 +197,17 @@ class PrivateEngine:
             if place.startswith(f"{self.directory}/"):
                 subprocess.run(["umount", "-l", place], check=False, capture_output=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self.machine is not None:
+            self.machine.restore()
+
+    def _remove_networks(self) -> None:
+        """Remove networks: the engine itself would leave their bridges."""
+        one = client(self.url, 20.0)
+        for box in one.containers(all=True):
+            one.remove_container(box["Id"], force=True)
+        for network in one.networks(filters={"type": "custom"}):
+            one.remove_network(network["Id"])
+        one.close()
 
     def _end_containers(self) -> None:
         """End the shims, which would outlive the engine, and with them what they watch."""
