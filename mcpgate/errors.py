@@ -72,6 +72,42 @@ class InvalidParams(GateError):
     text = "Invalid parameters."
 
 
+class MethodNotFound(GateError):
+    """The method is none of this revision, or the server does not know it."""
+
+    status, code, reason = 404, -32601, "method_not_found"
+    text = "Method not found."
+
+
+class HeaderMismatch(GateError):
+    """A header of the modern era is missing, doubled, or says something else than the body."""
+
+    status, code, reason = 400, -32020, "header_mismatch"
+    text = "The headers and the body say different things."
+
+
+class MissingCapability(GateError):
+    """
+    The client did not declare a capability that its request needs.
+
+    ``data["requiredCapabilities"]`` tells which, in the form of ``clientCapabilities``.
+    """
+
+    status, code, reason = 400, -32021, "missing_capability"
+    text = "The request needs a capability that the client did not declare."
+
+
+class UnsupportedRevision(GateError):
+    """
+    The revision of MCP that the request names is not spoken here.
+
+    ``data`` holds ``supported`` and ``requested``.
+    """
+
+    status, code, reason = 400, -32022, "unsupported_revision"
+    text = "Unsupported protocol version."
+
+
 class NotFound(GateError):
     """No such server, path or session; unknown and foreign look the same."""
 

@@ -125,6 +125,15 @@ class Transport(Enum):
     HTTP = "http"
 
 
+class Eras(Enum):
+    """Which eras of MCP a server speaks, as the configuration says."""
+
+    AUTO = "auto"
+    LEGACY = "legacy"
+    MODERN = "modern"
+    DUAL = "dual"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restraint:
     """
@@ -208,6 +217,7 @@ class ServerSpec:
     :ivar url: of a remote server: its MCP endpoint, absolute.
     :ivar mcp_path: of an HTTP server started by the gate: the path of its MCP endpoint.
     :ivar ready_path: path probed for readiness; any HTTP answer below 500 counts.
+    :ivar era: what it speaks; found out when the configuration does not say.
     :ivar call_timeout_s: a request without an answer for this long fails.
     :ivar call_timeout_max_s: the same, however much progress was reported.
     :ivar max_instances: running copies of this server over all owners; 0 = no cap.
@@ -232,6 +242,7 @@ class ServerSpec:
     restraint: Restraint = field(default_factory=Restraint)
     lifetime: Lifetime = field(default_factory=Lifetime)
     container: Container = field(default_factory=Container)
+    era: Eras = Eras.AUTO
     call_timeout_s: float = 60.0
     call_timeout_max_s: float = 600.0
     max_instances: int = 0

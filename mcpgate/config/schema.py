@@ -881,6 +881,16 @@ SERVER: Final = SectionSchema(
             effect="Who shares one running copy: everybody, one key's sessions, or nobody.",
         ),
         Key(
+            name="era",
+            kind=choice("auto", "legacy", "modern", "dual"),
+            default="auto",
+            effect=(
+                "Which eras of MCP the server speaks: ``legacy`` (``initialize``, sessions; up to "
+                "2025-11-25), ``modern`` (2026-07-28), or both; ``auto`` finds out and remembers. "
+                "Clients of either era reach it in any case."
+            ),
+        ),
+        Key(
             name="env.NAME",
             kind=kinds.SECRET_BLOCK,
             only="command image",

@@ -13,7 +13,7 @@ from mcpgate.config.reading import Values
 from mcpgate.config.schema import RESERVED_SERVERS
 from mcpgate.config.sections import bucket, header_templates, ordered, written
 from mcpgate.config.units import format_size
-from mcpgate.model import Container, Isolation, Lifetime, Restraint, ServerSpec, Transport
+from mcpgate.model import Container, Eras, Isolation, Lifetime, Restraint, ServerSpec, Transport
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RUNTIMES: Final = {"command": "process", "image": "docker", "url": "remote"}
@@ -60,6 +60,7 @@ def server_spec(
         files=tuple(values.opened.get("file", {}).items()),
         headers=header_templates(values),
         isolation=Isolation(isolation),
+        era=Eras(values.get("era", "auto")),
         restraint=Restraint(**_any(values, "restraint")),
         lifetime=Lifetime(**_any(values, "lifetime")),
         container=Container(**_any(values, "container")),

@@ -118,6 +118,7 @@ class TableTests(SynchronousTestCase):
                 "files",
                 "headers",
                 "isolation",
+                "era",
                 "restraint",
                 "lifetime",
                 "container",
