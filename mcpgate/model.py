@@ -349,11 +349,16 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an instance uses now; None where it can not be told."""
+    """
+    What an instance uses now; None where it can not be told.
+
+    :ivar oom_kills: processes the kernel killed in it for want of memory, since its start.
+    """
 
     memory_bytes: int | None = None
     cpu_s: float | None = None
     processes: int | None = None
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Report:
     :ivar last_use_at: wall clock, seconds.
     :ivar leases: uses that keep it running; ``passive``: those that do not.
     :ivar starts: how often it was started.
+    :ivar spec: the entry it was started by.
     """
 
     key: InstanceKey
@@ -64,6 +65,7 @@ class Report:
     passive: int
     starts: int
     usage: Usage
+    spec: ServerSpec
     last_exit: Exit | None
     error: str
 
@@ -315,7 +317,7 @@ class InstancePool:
         running = record.core.running
         if running is None:
             return
-        too_much = plan.excess(running.instance.usage(), record.copy.spec.restraint)
+        too_much = plan.excess(record.measure(running), record.copy.spec.restraint)
         if not too_much:
             return
         self._meters.events["instance_over_limit"] += 1
@@ -410,7 +412,8 @@ class InstancePool:
             leases=record.active,
             passive=len(record.passive),
             starts=core.starts,
-            usage=Usage() if running is None else running.instance.usage(),
+            usage=Usage() if running is None else record.measure(running),
+            spec=record.copy.spec if running is not None else record.spec,
             last_exit=None if outcome is None else outcome.exit,
             error="" if outcome is None or running is not None else outcome.error.detail,
         )

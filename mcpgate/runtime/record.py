@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from mcpgate.errors import GateError, RuntimeUnavailable, Starting
 from mcpgate.interfaces import IInstance, ILease
-from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Isolation, ServerSpec
+from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Isolation, ServerSpec, Usage
 from mcpgate.runtime.attempt import REMOTE, Order, Starter, exit_data
 from mcpgate.runtime.crashes import Crashes
 from mcpgate.runtime.instance import Core, Outcome, Running, make_life
@@ -97,6 +97,7 @@ class Copy:
     def __init__(self, spec: ServerSpec) -> None:
         self.spec = spec
         self.running_since: float | None = None
+        self.cpu_s = 0.0
         self._over = False
         self._waiters: list[Deferred[None]] = []
 
@@ -211,8 +212,10 @@ class Record:
         """See `Work.halt`."""
         copy = self.copy
         self._part(running, error)
+        self.measure(running)
 
         def over(how: Exit) -> Exit:
+            self._meters.exits[self.key.server, how.reason] += 1
             self._finish(copy)
             return how
 
@@ -223,6 +226,8 @@ class Record:
     def lost(self, running: Running, outcome: Outcome) -> None:
         """See `Work.lost`."""
         how = outcome.exit
+        if how is not None:
+            self._meters.exits[self.key.server, how.reason] += 1
         if how is not None and self.key.owner.isolation is not Isolation.SHARED:
             # What a shared server wrote may be about somebody else.
             outcome.error.data.update(exit_data(how))
@@ -232,6 +237,8 @@ class Record:
     def adopt(self, instance: IInstance) -> None:
         """Take over a copy that an earlier life of the gate started."""
         self.copy = Copy(self.spec)
+        # What it used in that life is not this one's.
+        self.copy.cpu_s = instance.usage().cpu_s or 0.0
         self.life.adopt(self._starter.take(self.spec, instance))
 
     def leave(self, error: GateError) -> None:
@@ -243,6 +250,14 @@ class Record:
     def clear(self) -> Deferred[None]:
         """See `Work.clear`."""
         return self._starter.clear(self.spec, self.key)
+
+    def measure(self, running: Running) -> Usage:
+        """Tell what the copy uses now, and count what it used since it was last asked."""
+        usage = running.instance.usage()
+        if usage.cpu_s is not None and usage.cpu_s > self.copy.cpu_s:
+            self._meters.cpu_s[self.key.server] += usage.cpu_s - self.copy.cpu_s
+            self.copy.cpu_s = usage.cpu_s
+        return usage
 
     def _part(self, running: Running, error: GateError) -> None:
         """End what callers have with the copy."""
@@ -266,6 +281,7 @@ class Record:
         if core.state is InstanceState.RUNNING:
             self.copy.running_since = self.last_use = core.since
             self._meters.events["instance_started"] += 1
+            self._meters.starts[self.key.server] += 1
         elif core.state is InstanceState.FAILED:
             self._note_crash(core)
         if not self._looking:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
@@ -32,6 +33,8 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
 from mcpgate.upstream.stdio import StdioUpstream
+
+log = Logger()
 
 
 class BackError(Exception):
@@ -66,7 +69,9 @@ class Back:
         """Hold what the engine has against what we know of it; call it every so often."""
         if self.containers is None:
             return succeed(None)
-        self.containers.images.log_progress()
+        self.containers.images.look().addErrback(
+            lambda failure: log.failure("Looking at images failed", failure)
+        )
         return self.containers.reconcile()
 
     @deferred
@@ -160,6 +165,7 @@ def make_containers(
         state_dir=str(state_dir),
         hash_key=hmac.digest(secret, b"entries of containers", "sha256"),
         find=config.server,
+        specs=config.servers,
         meters=meters,
         wall=wall,
     )

@@ -18,7 +18,7 @@ from mcpgate.interfaces import IInbound
 from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
 from mcpgate.telemetry.metrics import GateCollector, Metrics
-from mcpgate.telemetry.views import CertificateView, InstanceView
+from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 from mcpgate.web.listening.open_files import count_open_files
 from mcpgate.web.pages.admin import AdminView, ProcessView
 from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
@@ -67,6 +67,8 @@ class Pages:
             instances=self.instances,
             sessions=gateway.sessions.count_by_server,
             certificates=self.certificates,
+            images=self.images,
+            engine=self.engine,
             gauges=gateway.gauges(),
         )
         view = AdminView(
@@ -79,6 +81,8 @@ class Pages:
             sessions=gateway.sessions.views,
             session_counts=gateway.sessions.count_by_server,
             certificates=self.certificates,
+            images=self.images,
+            engine=self.engine,
             process=own_process,
             metrics=Metrics(collector).render,
         )
@@ -132,6 +136,16 @@ class Pages:
         """Describe every instance known."""
         now = time.time()
         return [_view(report, now) for report in self._gateway.pool.instances()]
+
+    def images(self) -> Sequence[ImageView]:
+        """Describe the images of servers in containers."""
+        containers = self._gateway.back.containers
+        return () if containers is None else containers.images.views()
+
+    def engine(self) -> EngineView | None:
+        """Describe the container engine; None when no server is in a container."""
+        containers = self._gateway.back.containers
+        return None if containers is None else containers.engine()
 
     def certificates(self) -> Sequence[CertificateView]:
         """Describe the certificates served."""
@@ -190,6 +204,12 @@ def _view(report: Report, now: float) -> InstanceView:
         memory_bytes=report.usage.memory_bytes,
         cpu_s=report.usage.cpu_s,
         processes=report.usage.processes,
+        oom_kills=report.usage.oom_kills,
+        image=report.spec.container.image,
+        memory_limit_bytes=report.spec.restraint.memory_bytes,
+        exit_reason="" if report.last_exit is None else report.last_exit.reason,
+        exit_code=None if report.last_exit is None else report.last_exit.code,
+        error=report.error,
     )
 
 

@@ -19,6 +19,10 @@ REQUEST_BUCKETS_S: Final = (
 )
 
 
+ENGINE_OUTCOMES: Final = ("ok", "refused", "failed", "timeout")
+"""What may become of a call to the container engine."""
+
+
 @dataclass(slots=True)
 class Meters:
     """
@@ -31,6 +35,14 @@ class Meters:
         ``rate_limited``, ``session_created``, ``session_theft``, ``instance_started``,
         ``instance_stopped``, ``instance_crashed``, ``stdio_noise``, ``stray_reply``,
         ``auth_ok``, ``auth_refused``, ``auth_unavailable``, ``config_reload_failed`` ..).
+    :ivar starts: instances that became ready, by server; ``exits``: instances that ended, by
+        (server, reason of `mcpgate.model.Exit`).
+    :ivar cpu_s: processor time of instances by server, those that are gone included; up to their
+        last reading, which may be a sweep before their end.
+    :ivar oom_kills: times the kernel killed something in a container for want of memory, by
+        server.
+    :ivar engine_calls: calls to the container engine by outcome: ``ok``, ``refused`` (it said no,
+        or knows no such thing), ``failed`` (it could not be reached), ``timeout``.
     :ivar bytes_in: body bytes from clients; ``bytes_out``: to clients.
     :ivar connections: open client connections; ``streams``: open SSE and upgraded ones.
     """
@@ -39,6 +51,11 @@ class Meters:
     request_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     request_buckets: Counter[tuple[str, int]] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    starts: Counter[str] = field(default_factory=Counter)
+    exits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    oom_kills: Counter[str] = field(default_factory=Counter)
+    engine_calls: Counter[str] = field(default_factory=Counter)
     bytes_in: int = 0
     bytes_out: int = 0
     connections: int = 0

@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from mcpgate.model import InstanceState
 from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
-from mcpgate.telemetry.views import CertificateView, InstanceView
+from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -56,6 +56,9 @@ KNOWN_EVENTS: Final = (
 )
 
 
+_EXITS: Final = ("exited", "killed", "lost", "oom_killed", "stopped")
+
+
 class GateCollector(Collector):
     """
     Turns one gate's meters into metric families.
@@ -63,6 +66,7 @@ class GateCollector(Collector):
     :param servers: names of the configured servers.
     :param instances: what exists now; ``sessions``: live sessions by server.
     :param certificates: those presented to clients.
+    :param images: those of servers in containers; ``engine``: None when there are no such servers.
     :param gauges: further gauges by name without prefix: help text and reading.
     """
 
@@ -75,6 +79,8 @@ class GateCollector(Collector):
         instances: Callable[[], Iterable[InstanceView]],
         sessions: Callable[[], Mapping[str, int]],
         certificates: Callable[[], Iterable[CertificateView]] = tuple,
+        images: Callable[[], Iterable[ImageView]] = tuple,
+        engine: Callable[[], EngineView | None] = lambda: None,
         gauges: Mapping[str, tuple[str, Callable[[], float]]] | None = None,
     ) -> None:
         self._meters = meters
@@ -83,6 +89,8 @@ class GateCollector(Collector):
         self._instances = instances
         self._sessions = sessions
         self._certificates = certificates
+        self._images = images
+        self._engine = engine
         self._gauges = dict(gauges or {})
 
     @override
@@ -98,6 +106,8 @@ class GateCollector(Collector):
             events.add_metric([event], meters.events.get(event, 0))
         yield events
         yield from self._population(servers)
+        yield from self._lives(servers)
+        yield from self._containers()
         expiry = GaugeMetricFamily(
             "mcpgate_certificate_expiry_timestamp_seconds",
             "When a certificate ends, Unix time.",
@@ -154,28 +164,74 @@ class GateCollector(Collector):
         )
         shown = [state.value for state in InstanceState if state is not InstanceState.ABSENT]
         counts = {(server, state): 0 for server in servers for state in shown}
-        memory = dict.fromkeys(servers, 0)
+        memory, limits, processes = (dict.fromkeys(servers, 0) for _ in range(3))
         for view in self._instances():
-            key = (view.server, view.state)
+            name, key = view.server, (view.server, view.state)
             counts[key] = counts.get(key, 0) + 1
-            memory[view.server] = memory.get(view.server, 0) + (view.memory_bytes or 0)
+            memory[name] = memory.get(name, 0) + (view.memory_bytes or 0)
+            processes[name] = processes.get(name, 0) + (view.processes or 0)
+            if view.state == InstanceState.RUNNING.value:
+                limits[name] = limits.get(name, 0) + view.memory_limit_bytes
         for (server, state), count in sorted(counts.items()):
             instances.add_metric([server, state], count)
         yield instances
-        used = GaugeMetricFamily(
-            "mcpgate_instances_memory_bytes",
-            "Memory of all instances of a server.",
-            labels=["server"],
-        )
-        for server, amount in sorted(memory.items()):
-            used.add_metric([server], amount)
-        yield used
+        for name, text, amounts in (
+            ("memory_bytes", "Memory of all instances of a server.", memory),
+            ("memory_limit_bytes", "Memory all running instances of a server may use.", limits),
+            ("processes", "Processes and threads of all instances of a server.", processes),
+        ):
+            used = GaugeMetricFamily(f"mcpgate_instances_{name}", text, labels=["server"])
+            for server, amount in sorted(amounts.items()):
+                used.add_metric([server], amount)
+            yield used
         sessions = GaugeMetricFamily("mcpgate_sessions", "Live sessions.", labels=["server"])
         for server, count in sorted(
             ({server: 0 for server in servers} | dict(self._sessions())).items()
         ):
             sessions.add_metric([server], count)
         yield sessions
+
+    def _lives(self, servers: list[str]) -> Iterable[Metric]:
+        """What became of instances, by server: counted, so that those gone still count."""
+        meters = self._meters
+        for name, text, counts in (
+            ("starts", "Instances that became ready.", meters.starts),
+            ("cpu_seconds", "Processor time of instances.", meters.cpu_s),
+            ("oom_kills", "Kills in containers for want of memory.", meters.oom_kills),
+        ):
+            family = CounterMetricFamily(f"mcpgate_instance_{name}", text, labels=["server"])
+            for server in sorted({*servers, *counts}):
+                family.add_metric([server], counts.get(server, 0))
+            yield family
+        exits = CounterMetricFamily(
+            "mcpgate_instance_exits", "Instances that ended.", labels=["server", "reason"]
+        )
+        shown = {(server, reason) for server in servers for reason in _EXITS}
+        for server, reason in sorted({*shown, *meters.exits}):
+            exits.add_metric([server, reason], meters.exits.get((server, reason), 0))
+        yield exits
+
+    def _containers(self) -> Iterable[Metric]:
+        engine = self._engine()
+        up = GaugeMetricFamily("mcpgate_engine_up", "1 while the container engine answers.")
+        calls = CounterMetricFamily(
+            "mcpgate_engine_calls", "Calls to the container engine.", labels=["outcome"]
+        )
+        if engine is not None:
+            up.add_metric([], engine.answering)
+            for outcome, count in sorted(engine.calls.items()):
+                calls.add_metric([outcome], count)
+        yield up
+        yield calls
+        present = GaugeMetricFamily(
+            "mcpgate_image_present",
+            "1 when the image of a server is there, 0 when not.",
+            labels=["server"],
+        )
+        for image in self._images():
+            for server in image.servers if image.state != "unknown" else ():
+                present.add_metric([server], image.state == "present")
+        yield present
 
 
 class Metrics:

@@ -1,7 +1,8 @@
-"""What statistics show of instances and certificates: values, made when somebody asks."""
+"""What statistics show of instances, images and certificates: values, made when asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -13,8 +14,13 @@ class InstanceView:
     :ivar owner: `mcpgate.model.Owner.label`: 8 hex digits of the key's digest, or ``shared``.
     :ivar state: value of an `mcpgate.model.InstanceState`.
     :ivar uptime_s: seconds since it was started; None when it does not run.
-    :ivar idle_s: seconds since it was last used.
+    :ivar idle_s: seconds since it was last used; None when that is not known.
     :ivar calls: calls in work.
+    :ivar image: of a container; empty for any other.
+    :ivar memory_limit_bytes: 0 for none.
+    :ivar oom_kills: processes killed in it for want of memory, since its start.
+    :ivar exit_reason: how the one before ended, as `mcpgate.model.Exit` says it, and why the last
+        start failed (``error``); both empty while all is well.
     """
 
     server: str
@@ -29,6 +35,51 @@ class InstanceView:
     memory_bytes: int | None = None
     cpu_s: float | None = None
     processes: int | None = None
+    image: str = ""
+    memory_limit_bytes: int = 0
+    oom_kills: int | None = None
+    exit_reason: str = ""
+    exit_code: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageView:
+    """
+    One image of the configuration.
+
+    :ivar servers: who uses it.
+    :ivar state: ``present``, ``missing``, ``pulling``, or ``unknown`` before the engine answered.
+    :ivar digest: of the registry, or the image's own id where it came from no registry.
+    :ivar pull: ``never``, ``at-start`` or ``on-demand``.
+    :ivar progress: what a pull under way said last; ``percent`` of what is known to be fetched.
+    :ivar error: why the last pull failed.
+    """
+
+    name: str
+    servers: tuple[str, ...] = ()
+    state: str = "unknown"
+    digest: str = ""
+    size_bytes: int | None = None
+    pull: str = "never"
+    progress: str = ""
+    percent: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """
+    The container engine.
+
+    :ivar answering: it did when it was last asked.
+    :ivar waiting: calls that wait for an answer.
+    :ivar calls: so far, by outcome.
+    """
+
+    answering: bool
+    waiting: int
+    calls: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,9 +53,10 @@ class FakeContainers:
         """See `Images`."""
         self.asked.append("pull")
 
-    def log_progress(self) -> None:
+    def look(self) -> Any:
         """See `Images`."""
-        self.asked.append("progress")
+        self.asked.append("look")
+        return succeed(None)
 
     def reconcile(self) -> Any:
         """See `DockerRuntime.reconcile`."""
@@ -132,5 +133,5 @@ class BackTests(SynchronousTestCase):
         self.successResultOf(back.look_after())
         self.clock.advance(1.0)
         self.successResultOf(back.stop())
-        self.assertEqual(fake.asked, ["pull", "progress", "reconcile", "shutdown"])
+        self.assertEqual(fake.asked, ["pull", "look", "reconcile", "shutdown"])
         self.assertEqual(len(runtime.alive), 2)

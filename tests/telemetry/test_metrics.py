@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.metrics import KNOWN_EVENTS, GateCollector, Metrics
-from mcpgate.telemetry.views import CertificateView, InstanceView
+from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 
 
 class MetricsTests(SynchronousTestCase):
@@ -18,6 +18,8 @@ class MetricsTests(SynchronousTestCase):
         self.meters = Meters()
         self.instances: list[InstanceView] = []
         self.sessions: dict[str, int] = {}
+        self.images: list[ImageView] = []
+        self.engine: EngineView | None = None
         self.metrics = Metrics(
             GateCollector(
                 self.meters,
@@ -26,6 +28,8 @@ class MetricsTests(SynchronousTestCase):
                 instances=lambda: self.instances,
                 sessions=lambda: self.sessions,
                 certificates=lambda: [CertificateView(name="gate.example", expires_at=9.0)],
+                images=lambda: self.images,
+                engine=lambda: self.engine,
                 gauges={"log_lines_dropped": ("Log lines lost.", lambda: 4)},
             )
         )
@@ -96,6 +100,42 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(
             self.read("mcpgate_certificate_expiry_timestamp_seconds", name="gate.example"), 9.0
         )
+
+    def test_lives(self) -> None:
+        """Starts, ends, kills and processor time by server count also what is gone."""
+        self.assertEqual(self.read("mcpgate_instance_starts_total", server="files"), 0)
+        labels = {"server": "files", "reason": "oom_killed"}
+        self.assertEqual(self.read("mcpgate_instance_exits_total", **labels), 0)
+        self.meters.starts["files"] += 3
+        self.meters.exits["files", "oom_killed"] += 2
+        self.meters.cpu_s["files"] += 1.5
+        self.meters.oom_kills["gone"] += 1
+        self.instances.append(
+            InstanceView(
+                server="files", owner="aa", state="running", processes=4, memory_limit_bytes=500
+            )
+        )
+        self.assertEqual(self.read("mcpgate_instance_starts_total", server="files"), 3)
+        self.assertEqual(self.read("mcpgate_instance_exits_total", **labels), 2)
+        self.assertEqual(self.read("mcpgate_instance_cpu_seconds_total", server="files"), 1.5)
+        self.assertEqual(self.read("mcpgate_instance_oom_kills_total", server="gone"), 1)
+        self.assertEqual(self.read("mcpgate_instances_processes", server="files"), 4)
+        self.assertEqual(self.read("mcpgate_instances_memory_limit_bytes", server="files"), 500)
+
+    def test_engine(self) -> None:
+        """The engine and its images are there when some server needs them."""
+        self.assertIsNone(self.read("mcpgate_engine_up"))
+        self.engine = EngineView(answering=False, waiting=0, calls={"ok": 7, "timeout": 1})
+        self.images = [
+            ImageView(name="a:1", servers=("files", "notes"), state="present"),
+            ImageView(name="b:1", servers=("clock",), state="missing"),
+            ImageView(name="c:1", servers=("later",)),
+        ]
+        self.assertEqual(self.read("mcpgate_engine_up"), 0)
+        self.assertEqual(self.read("mcpgate_engine_calls_total", outcome="timeout"), 1)
+        self.assertEqual(self.read("mcpgate_image_present", server="notes"), 1)
+        self.assertEqual(self.read("mcpgate_image_present", server="clock"), 0)
+        self.assertIsNone(self.read("mcpgate_image_present", server="later"))
 
     def test_process(self) -> None:
         """Memory, processor time and descriptors of the gate's process are there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any, Final
@@ -60,12 +60,14 @@ def make_docker_runtime(
     find: Callable[[str], ServerSpec | None],
     meters: Meters,
     wall: Callable[[], float],
+    specs: Iterable[ServerSpec] = (),
 ) -> DockerRuntime:
     """
     Make one; nothing is asked of the engine yet.
 
     :param hash_key: for the digest of a server's entry in a label.
     :param find: gives the entry of a server.
+    :param specs: every entry, for what is told of images.
     :param wall: wall clock, seconds.
     """
     runtimes: list[DockerRuntime] = []
@@ -112,7 +114,7 @@ def make_docker_runtime(
         firewall=Firewall(reactor) if settings.firewall else None,
         files=SecretFiles(settings.files_dir),
         places=Places(os.path.abspath(state_dir)),
-        images=Images(reactor, calls, pulls),
+        images=Images(reactor, calls, pulls, specs),
         meters=meters,
         wall=wall,
         published=settings.published,

@@ -96,6 +96,13 @@ def translated(error: Exception) -> Exception:
             return error
 
 
+def _outcome_name(outcome: object) -> str:
+    """Name what became of a call, for the meters."""
+    if not isinstance(outcome, Failure):
+        return "ok"
+    return "refused" if outcome.check(NotThere, Refused) else "failed"
+
+
 @dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
     work: Callable[[Any], T]
@@ -114,6 +121,8 @@ class DockerCalls:
     :param spawn: starts a thread.
     :param back: called when the engine answers again after it did not.
     :ivar answering: the engine answered when it was last asked.
+
+    What becomes of calls is counted in ``meters.engine_calls``.
     """
 
     def __init__(
@@ -167,6 +176,11 @@ class DockerCalls:
             return fail(RuntimeUnavailable(retry_after_s=max(1.0, self._probe_s)))
         return self._submit(work, deadline_s or self._deadline_s, discard)
 
+    @property
+    def waiting(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._pending)
+
     def _submit(
         self, work: Callable[[Any], T], deadline_s: float, discard: Callable[[T], object] | None
     ) -> Deferred[T]:
@@ -189,6 +203,7 @@ class DockerCalls:
 
     def _late(self, job: _Job[Any]) -> None:
         self._meters.events["engine_timeout"] += 1
+        self._meters.engine_calls["timeout"] += 1
         self._silent("it gave no answer in time")
         job.result.errback(Failure(RuntimeUnavailable(retry_after_s=5.0)))
 
@@ -240,6 +255,7 @@ class DockerCalls:
         if isinstance(outcome, Failure) and outcome.check(RuntimeUnavailable):
             self._silent("it can not be reached")
         if not job.result.called:
+            self._meters.engine_calls[_outcome_name(outcome)] += 1
             job.result.callback(outcome)
         elif job.discard is not None and not isinstance(outcome, Failure):
             job.discard(outcome)

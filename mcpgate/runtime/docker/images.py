@@ -1,13 +1,15 @@
 """
 Images: looked for at each start, pulled only when and as the configuration says (R47).
 
+What was last seen of each image of the configuration is kept, for people who ask.
+
 A pull is under way once for all who want it; who waits for it no longer leaves it to the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -18,10 +20,15 @@ from twisted.python.failure import Failure
 from mcpgate.errors import ImageMissing, RuntimeUnavailable
 from mcpgate.model import ServerSpec
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
+from mcpgate.runtime.docker.pulls import PullProgress
+from mcpgate.telemetry.views import ImageView
+from mcpgate.timing.deferreds import deferred
 
 log = Logger()
 
 PULL_S: Final = 1800.0
+LOG_S: Final = 10.0
+"""A pull under way is told of in the log this often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +43,53 @@ class Image:
     user: str
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What was last seen of one image of the configuration."""
+
+    servers: list[str] = field(default_factory=list)
+    pull: str = "never"
+    state: str = "unknown"
+    digest: str = ""
+    size_bytes: int | None = None
+    error: str = ""
+
+
+def digest_of(told: Mapping[str, Any]) -> str:
+    """Give the digest its registry knows an image by; its own id where it came from none."""
+    for text in told.get("RepoDigests") or ():
+        _, at, found = str(text).partition("@")
+        if at:
+            return found
+    return str(told.get("Id") or "")
+
+
 class Images:
     """
     The images of the engine.
 
     :param reactor: clock and ``callFromThread``.
     :param pulls: another way to the engine, for pulls take long and must not be in the way.
-    :ivar progress: what pulls under way said last, by image: for people.
+    :param specs: every server of the configuration, for `views`.
+    :ivar progress: pulls under way, by image.
     """
 
-    def __init__(self, reactor: Any, calls: DockerCalls, pulls: Callable[[], DockerCalls]) -> None:
-        self.progress: dict[str, str] = {}
+    def __init__(
+        self,
+        reactor: Any,
+        calls: DockerCalls,
+        pulls: Callable[[], DockerCalls],
+        specs: Iterable[ServerSpec] = (),
+    ) -> None:
+        self.progress: dict[str, PullProgress] = {}
+        self._logged_at: dict[str, float] = {}
+        self._seen: dict[str, _Seen] = {}
+        for spec in specs:
+            if spec.container.image:
+                seen = self._seen.setdefault(spec.container.image, _Seen())
+                seen.servers.append(spec.name)
+                if spec.container.pull != "never":
+                    seen.pull = spec.container.pull
         self._clock: IReactorTime = reactor
         self._reactor = reactor
         self._calls = calls
@@ -73,7 +116,16 @@ class Images:
             raise self._missing(spec) from None
 
     async def _look(self, name: str) -> Image:
-        told: Mapping[str, Any] = await self._calls.call(lambda client: client.inspect_image(name))
+        seen = self._seen.get(name) or _Seen()
+        try:
+            told: Mapping[str, Any] = await self._calls.call(
+                lambda client: client.inspect_image(name)
+            )
+        except NotThere:
+            seen.state, seen.digest, seen.size_bytes = "missing", "", None
+            raise
+        seen.state, seen.digest, seen.error = "present", digest_of(told), ""
+        seen.size_bytes = int(told.get("Size") or 0)
         user = (told.get("Config") or {}).get("User") or ""
         return Image(image_id=str(told["Id"]), user=str(user))
 
@@ -95,6 +147,39 @@ class Images:
                 found.append(name)
         return found
 
+    # --- For people ---------------------------------------------------------------------------
+
+    def views(self) -> list[ImageView]:
+        """Tell of every image of the configuration, as last seen."""
+        found = []
+        for name, seen in sorted(self._seen.items()):
+            pull = self.progress.get(name)
+            found.append(
+                ImageView(
+                    name=name,
+                    servers=tuple(seen.servers),
+                    state=seen.state if pull is None else "pulling",
+                    digest=seen.digest,
+                    size_bytes=seen.size_bytes,
+                    pull=seen.pull,
+                    progress="" if pull is None else pull.text,
+                    percent=None if pull is None else pull.percent,
+                    error=seen.error,
+                )
+            )
+        return found
+
+    @deferred
+    async def look(self) -> None:
+        """Look at every image of the configuration again; an engine that is silent is left."""
+        for name in self._seen:
+            try:
+                await self._look(name)
+            except NotThere:
+                continue
+            except (Refused, RuntimeUnavailable):
+                return
+
     # --- Pulling ------------------------------------------------------------------------------
 
     def pull(self, name: str) -> Deferred[None]:
@@ -110,6 +195,8 @@ class Images:
     def _begin(self, name: str) -> None:
         if self._pulls is None:
             self._pulls = self._make_pulls()
+        self.progress[name] = PullProgress()
+        self._logged_at[name] = self._clock.seconds()
         log.info("Pulling image {image}", image=name)
         pulling = self._pulls.call(lambda client: self._pull(client, name), deadline_s=PULL_S)
         pulling.addCallbacks(
@@ -124,14 +211,24 @@ class Images:
         for step in client.pull(repository, tag=tag or "latest", stream=True, decode=True):
             if "error" in step:
                 raise Refused(500, str(step["error"]))
-            status = " ".join(str(step.get(each) or "") for each in ("id", "status", "progress"))
-            self._reactor.callFromThread(self._stepped, name, status.strip()[:200])
+            self._reactor.callFromThread(self._stepped, name, step)
 
-    def _stepped(self, name: str, status: str) -> None:
-        self.progress[name] = status
+    def _stepped(self, name: str, step: Mapping[str, Any]) -> None:
+        progress = self.progress.get(name)
+        if progress is None:
+            return  # It is over: nobody waited for its last words.
+        progress.step(step)
+        now = self._clock.seconds()
+        if now - self._logged_at[name] >= LOG_S:
+            self._logged_at[name] = now
+            log.info("Pulling image {image}: {status}", image=name, status=progress.text)
 
     def _over(self, name: str, failure: Failure | None) -> None:
         self.progress.pop(name, None)
+        self._logged_at.pop(name, None)
+        seen = self._seen.get(name)
+        if seen is not None and failure is not None:
+            seen.error = failure.getErrorMessage()[:500]
         if failure is None:
             log.info("Image {image} is there", image=name)
         else:
@@ -150,17 +247,14 @@ class Images:
             for name in await self.missing(wanted):
                 try:
                     await self.pull(name)
+                    await self._look(name)
                 except (NotThere, Refused, RuntimeUnavailable):
                     continue  # It is in the log; who calls the server is told.
+            await self.look()
 
         Deferred.fromCoroutine(work()).addErrback(
             lambda failure: log.warn("Images: {why}", why=failure.getErrorMessage())
         )
-
-    def log_progress(self) -> None:
-        """Write down how pulls go; call it every so often."""
-        for name, status in self.progress.items():
-            log.info("Pulling image {image}: {status}", image=name, status=status)
 
     def close(self) -> None:
         """Let go of the thread."""

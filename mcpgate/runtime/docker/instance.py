@@ -29,6 +29,8 @@ log = Logger()
 
 _TAIL_LINES: Final = 20
 _DRAIN_S: Final = 0.5
+# Pages, metrics and sweeps that come together read the files once.
+_USAGE_S: Final = 1.0
 _BY_SIGNAL: Final = 128
 _SIGNALS: Final = 64
 
@@ -97,6 +99,8 @@ class ContainerInstance:
         self._look = look
         self._cgroups = cgroups
         self._folders: dict[str, str] = {}
+        self._used = Usage()
+        self._used_at = float("-inf")
         self._hidden = hidden
         self._ending = Ending()
         self.ended: Deferred[Exit] = self._ending.ended
@@ -121,11 +125,17 @@ class ContainerInstance:
 
     def usage(self) -> Usage:
         """See `IInstance.usage`."""
-        return self._cgroups.usage(self._folders) if self.alive else Usage()
+        if not self.alive:
+            return Usage()
+        now = self._clock.seconds()
+        if now - self._used_at >= _USAGE_S:
+            self._used_at, self._used = now, self._cgroups.usage(self._folders)
+        return self._used
 
     def running_as(self, pid: int) -> None:
         """Note its first process."""
         self._folders = self._cgroups.find(pid, self.container_id)
+        self._used_at = float("-inf")
 
     # --- Its end ------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ from mcpgate.runtime.docker.secrets import SecretFiles
 from mcpgate.runtime.docker.stdio import Attached, Streams, adopt, attach
 from mcpgate.runtime.places import Places
 from mcpgate.runtime.trees import TreeRemover
-from mcpgate.telemetry.meters import Meters
+from mcpgate.telemetry.meters import ENGINE_OUTCOMES, Meters
+from mcpgate.telemetry.views import EngineView
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
@@ -338,6 +339,17 @@ class DockerRuntime:
                 )
             )
 
+    # --- For people ---------------------------------------------------------------------------
+
+    def engine(self) -> EngineView:
+        """Tell how it goes with the engine."""
+        calls = self._meters.engine_calls
+        return EngineView(
+            answering=self.calls.answering,
+            waiting=self.calls.waiting,
+            calls={name: calls[name] for name in ENGINE_OUTCOMES},
+        )
+
     # --- Asking the engine --------------------------------------------------------------------
 
     async def _list(self, *labels: str) -> list[Known]:
@@ -415,6 +427,7 @@ class DockerRuntime:
             case "oom":
                 instance.oom = True
                 self._meters.events["container_oom"] += 1
+                self._meters.oom_kills[instance.key.server] += 1
                 log.warn(
                     "Server {server} of {owner} used up its memory",
                     server=instance.key.server,

@@ -12,7 +12,7 @@ from typing import Final
 
 from mcpgate.gate.sessions import SessionView
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.views import CertificateView, InstanceView
+from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 
 #: Sessions listed on a page; all are counted.
 LISTED: Final = 1000
@@ -36,6 +36,7 @@ class AdminView:
     :ivar unready: why the gate should get no traffic (``starting``, ``draining``, ``log sink
         blocked`` ..); empty when it is ready.
     :ivar sessions: most recently used first, at most so many; ``session_counts``: all, by server.
+    :ivar images: those of servers in containers; ``engine``: None when there are no such servers.
     :ivar metrics: the Prometheus exposition.
     """
 
@@ -48,6 +49,8 @@ class AdminView:
     sessions: Callable[[int], Sequence[SessionView]] = lambda _: ()
     session_counts: Callable[[], Mapping[str, int]] = dict
     certificates: Callable[[], Sequence[CertificateView]] = tuple
+    images: Callable[[], Sequence[ImageView]] = tuple
+    engine: Callable[[], EngineView | None] = lambda: None
     process: Callable[[], ProcessView] = ProcessView
     metrics: Callable[[], bytes] = bytes
 
@@ -60,6 +63,7 @@ def statistics(view: AdminView) -> dict[str, object]:
     sessions = view.sessions(LISTED)
     counts = dict(view.session_counts())
     unready = list(view.unready())
+    engine = view.engine()
     answered: dict[str, int] = {}
     for (_, status), count in meters.requests.items():
         family = f"{status // 100}xx" if status else "gone"
@@ -82,6 +86,9 @@ def statistics(view: AdminView) -> dict[str, object]:
         },
         "events": dict(sorted(meters.events.items())),
         "instances": [asdict(instance) for instance in instances],
+        "engine": None if engine is None else asdict(engine),
+        "images": [asdict(image) for image in view.images()],
+        "servers": _servers(meters),
         "sessions": {
             "total": sum(counts.values()),
             "by_server": dict(sorted(counts.items())),
@@ -92,6 +99,24 @@ def statistics(view: AdminView) -> dict[str, object]:
             {"name": one.name, "days_left": round((one.expires_at - now) / 86400, 1)}
             for one in view.certificates()
         ],
+    }
+
+
+def _servers(meters: Meters) -> dict[str, dict[str, object]]:
+    """Tell by server what became of its instances since the gate started."""
+    names = sorted({*meters.starts, *meters.cpu_s, *(server for server, _ in meters.exits)})
+    return {
+        name: {
+            "starts": meters.starts[name],
+            "cpu_s": round(meters.cpu_s.get(name, 0.0), 2),
+            "oom_kills": meters.oom_kills[name],
+            "exits": {
+                reason: count
+                for (server, reason), count in sorted(meters.exits.items())
+                if server == name
+            },
+        }
+        for name in names
     }
 
 

@@ -131,6 +131,21 @@ def render_page(told: Mapping[str, Any]) -> bytes:
             for one in told["instances"][:_ROWS]
         ],
     )
+    images = _table(
+        _columns("Image", "State", "Digest", "#Size", "Used by", "Progress"),
+        [
+            (
+                *(one["name"], one["state"], one["digest"][:19], size(one["size_bytes"])),
+                *(", ".join(one["servers"]), one["progress"] or one["error"]),
+            )
+            for one in told["images"][:_ROWS]
+        ],
+    )
+    engine = told["engine"]
+    if engine is not None:
+        calls = ", ".join(f"{count} {name}" for name, count in engine["calls"].items())
+        state_of_engine = "answers" if engine["answering"] else "does not answer"
+        images = f"<p>The engine {state_of_engine}; calls: {shown(calls)}.</p>{images}"
     users = _table(
         _columns("Key", "User", "#Sessions", "#Instances", "#Last used"),
         [
@@ -159,6 +174,7 @@ def render_page(told: Mapping[str, Any]) -> bytes:
         f"<style>{_STYLE}</style></head><body><h1>mcpgate {shown(told['version'])}</h1>{state}"
         f"<h2>Gate</h2>{summary}"
         f"<h2>Instances: {len(told['instances'])}</h2>{instances}"
+        f"<h2>Images</h2>{images}"
         f"<h2>Users: {len(told['users'])}</h2>{users}"
         f"<h2>Sessions: {shown(sessions['total'])}</h2>{listed}"
         f"<h2>Certificates</h2>{certificates}<h2>Events</h2>{events}</body></html>"

@@ -28,7 +28,7 @@ from mcpgate.runtime.docker.cgroups import Cgroups
 from mcpgate.runtime.docker.engine import NotThere, Refused
 from mcpgate.runtime.docker.events import EventStream
 from mcpgate.runtime.docker.firewall import Firewall
-from mcpgate.runtime.docker.images import Images
+from mcpgate.runtime.docker.images import LOG_S, Images
 from mcpgate.runtime.docker.instance import ContainerInstance, how_ended
 from mcpgate.runtime.docker.networks import Networks
 from mcpgate.runtime.docker.secrets import SecretFiles, default_root
@@ -88,11 +88,14 @@ class CgroupTests(SynchronousTestCase):
             "memory/docker/abc",
             memory__usage_in_bytes="1000\n",
             memory__stat="cache 1\ntotal_inactive_file 300\n",
+            memory__oom_control="under_oom 0\noom_kill 4\n",
         )
         self.write("cpuacct/docker/abc", cpuacct__usage="2500000000\n")
         self.write("pids/docker/abc", pids__current="3\n")
         found = self.cgroups.find(7, "abc")
-        self.assertEqual(self.cgroups.usage(found), Usage(memory_bytes=700, cpu_s=2.5, processes=3))
+        self.assertEqual(
+            self.cgroups.usage(found), Usage(memory_bytes=700, cpu_s=2.5, processes=3, oom_kills=4)
+        )
 
     def test_version_2(self) -> None:
         """The same from one folder."""
@@ -101,11 +104,14 @@ class CgroupTests(SynchronousTestCase):
             "system.slice/docker-abc.scope",
             memory__current="1000\n",
             memory__stat="inactive_file 1\n",
+            memory__events="oom 2\noom_kill 1\n",
             cpu__stat="usage_usec 1500000\nuser_usec 1\n",
             pids__current="2\n",
         )
         found = self.cgroups.find(7, "abc")
-        self.assertEqual(self.cgroups.usage(found), Usage(memory_bytes=999, cpu_s=1.5, processes=2))
+        self.assertEqual(
+            self.cgroups.usage(found), Usage(memory_bytes=999, cpu_s=1.5, processes=2, oom_kills=1)
+        )
 
     def test_unknown(self) -> None:
         """What can not be told is None; a process of somebody else is not looked at."""
@@ -528,11 +534,55 @@ class ImageTests(SynchronousTestCase):
         first, second = self.images.pull("a"), self.images.pull("a")
         first.cancel()
         first.addErrback(lambda _: None)
-        self.images._stepped("a", "half")
-        self.images.log_progress()
-        self.assertEqual((len(held), self.images.progress), (1, {"a": "half"}))
+        self.images._stepped("a", {"status": "half"})
+        self.assertEqual((len(held), self.images.progress["a"].text), (1, "half"))
         result.callback(None)
         self.successResultOf(second)
+        self.images._stepped("a", {"status": "late"})
+        self.assertEqual(self.images.progress, {})
+
+    def test_told(self) -> None:
+        """Each image of the configuration is told of: there, missing, or being pulled."""
+        specs = [
+            ServerSpec(
+                name=f"s{number}",
+                transport=Transport.STDIO,
+                container=Container(image=image, pull=pull),
+            )
+            for number, (image, pull) in enumerate(
+                [("a:1", "never"), ("b:1", "never"), ("b:1", "at-start"), ("", "never")]
+            )
+        ]
+        calls = FakeCalls(self.engine)
+        images = Images(self.clock, calls, lambda: self.pulls, specs)  # type: ignore[arg-type,return-value]  # fakes
+        self.assertEqual([one.state for one in images.views()], ["unknown", "unknown"])
+        self.engine.there["a:1"] = {"Id": "i", "RepoDigests": ["a@sha256:d"], "Size": 7}
+        self.successResultOf(images.look())
+        first, second = images.views()
+        self.assertEqual((first.state, first.digest, first.size_bytes), ("present", "sha256:d", 7))
+        self.assertEqual((second.state, second.servers), ("missing", ("s1", "s2")))
+        self.assertEqual(second.pull, "at-start")
+        held: Deferred[None] = Deferred()
+        self.pulls.call = lambda *_, **__: held  # type: ignore[method-assign]  # a slow one
+        waiter = images.pull("b:1")
+        step = {"id": "l", "status": "Downloading", "progressDetail": {"current": 1, "total": 4}}
+        images._stepped("b:1", step)
+        self.clock.advance(LOG_S)
+        images._stepped("b:1", step)
+        second = images.views()[1]
+        self.assertEqual((second.state, second.percent), ("pulling", 25.0))
+        self.assertEqual(second.progress, "0 of 1 layers, 0.0 of 0.0 MiB")
+        held.errback(Refused(500, "no such repository"))
+        self.failureResultOf(waiter, Refused)
+        second = images.views()[1]
+        self.assertEqual((second.state, second.error), ("missing", "no such repository"))
+        self.engine.there["b:1"] = {"Id": "i"}
+        self.successResultOf(images.look())
+        second = images.views()[1]
+        self.assertEqual((second.state, second.digest, second.error), ("present", "i", ""))
+        calls.call = lambda *_, **__: fail(RuntimeUnavailable())  # type: ignore[method-assign]  # silent
+        self.successResultOf(images.look())
+        self.assertEqual(images.views()[1].state, "present")
 
     def test_silent(self) -> None:
         """A silent engine at the start is logged, no more."""

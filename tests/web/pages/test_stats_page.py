@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.telemetry.meters import Meters
+from mcpgate.telemetry.views import EngineView, ImageView
 from mcpgate.web.pages.admin import AdminView, statistics
 from mcpgate.web.pages.stats_page import POLICY, duration, render_page, shown, size
 
@@ -24,6 +25,32 @@ class StatsPageTests(SynchronousTestCase):
         page = render_page(statistics(view)).decode()
         self.assertIn("None.", page)
         self.assertIn("Ready.", page)
+
+    def test_containers(self) -> None:
+        """Images and the engine are shown, and by server what became of its instances."""
+        meters = Meters()
+        meters.starts["files"] += 2
+        meters.exits["files", "exited"] += 1
+        meters.exits["other", "lost"] += 1
+        view = AdminView(
+            version="1",
+            started_at=0.0,
+            wall=lambda: 1.0,
+            meters=meters,
+            images=lambda: [ImageView(name="a:1", servers=("files",), state="pulling")],
+            engine=lambda: EngineView(answering=False, waiting=1, calls={"timeout": 3}),
+        )
+        told = statistics(view)
+        self.assertEqual(
+            told["servers"],
+            {
+                "files": {"starts": 2, "cpu_s": 0.0, "oom_kills": 0, "exits": {"exited": 1}},
+                "other": {"starts": 0, "cpu_s": 0.0, "oom_kills": 0, "exits": {"lost": 1}},
+            },
+        )
+        page = render_page(told).decode()
+        self.assertIn("The engine does not answer; calls: 3 timeout.", page)
+        self.assertIn("<td>pulling</td>", page)
 
     def test_style_is_the_one_allowed(self) -> None:
         """The policy's hash is that of the page's style."""
