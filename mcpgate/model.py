@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Network
 from typing import Final, final
 
 KIB: Final = 1024
@@ -172,6 +173,31 @@ class Lifetime:
     stop_grace_s: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    Something a container may reach over TCP.
+
+    :ivar host: a name, or an IPv4 address or network.
+    :ivar port: 0: every one.
+    """
+
+    host: str
+    port: int = 0
+
+    @property
+    def network(self) -> IPv4Network | None:
+        """Its addresses, unless it is a name."""
+        try:
+            return IPv4Network(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        """Write it as in the configuration."""
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """
@@ -182,7 +208,8 @@ class Container:
     :ivar entrypoint: instead of the image's; empty keeps it.
     :ivar port: where an HTTP server listens inside its container.
     :ivar user: ``UID[:GID]`` or a name the image knows; empty: the image's, or nobody for root.
-    :ivar egress: what it reaches: ``none`` or ``internet``.
+    :ivar egress: what it reaches: ``none``, ``allow-list`` (`egress_to`) or ``internet``.
+    :ivar egress_to: what ``allow-list`` lists.
     :ivar data: ``per-key``: a folder of its owner is mounted at ``{data_dir}``; ``none``.
     :ivar volumes: ``HOST:CONTAINER`` or ``HOST:CONTAINER:rw``, absolute paths.
     :ivar tmp_bytes: size of ``/tmp``, in memory.
@@ -195,6 +222,7 @@ class Container:
     port: int = 8000
     user: str = ""
     egress: str = "none"
+    egress_to: tuple[Destination, ...] = ()
     data: str = "none"
     volumes: tuple[str, ...] = ()
     tmp_bytes: int = 64 * MIB

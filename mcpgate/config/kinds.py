@@ -22,7 +22,7 @@ from mcpgate.config import units
 from mcpgate.config.listeners import parse_listener
 from mcpgate.config.model import CertificatePair, Network
 from mcpgate.config.problems import BadValueError, suggestion
-from mcpgate.model import Rate, Secret
+from mcpgate.model import Destination, Rate, Secret
 
 NAME: Final = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 5.6.2
@@ -40,6 +40,11 @@ _USER: Final = re.compile(
 _NEVER_MOUNTED: Final = frozenset(
     "/ /boot /dev /etc /proc /root /run /sys /var /var/lib /var/lib/docker /var/run".split()
 )
+_NEVER_REACHED: Final = tuple(
+    map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))
+)
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}", re.ASCII)
 _YES: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 _FRAMING: Final = frozenset(
     "connection content-length host keep-alive te trailer transfer-encoding upgrade "
@@ -462,6 +467,35 @@ def _volume(text: str, _: Surroundings) -> str:
     return ":".join((source, target, *parts[2:]))
 
 
+def _destination(text: str, _: Surroundings) -> Destination:
+    host, colon, number = text.partition(":")
+    if colon and not (number.isascii() and number.isdigit() and 0 < int(number[:6]) < 65536):
+        raise BadValueError(
+            "behind the colon stands no port", "Write NAME:443, ADDRESS:443 or NETWORK:443"
+        )
+    port = int(number or 0)
+    if re.fullmatch(r"[0-9./]*", host):
+        try:
+            network = IPv4Network(host)
+        except ValueError:
+            raise BadValueError(
+                "this is no IPv4 address or network", "Write 203.0.113.7 or 203.0.113.0/24"
+            ) from None
+        if any(network.overlaps(one) for one in _NEVER_REACHED):
+            raise BadValueError(
+                "these are addresses of a machine itself, or of a cloud's metadata",
+                "Take them out: no container reaches them",
+            )
+        return Destination(str(network).removesuffix("/32"), port)
+    name = host.lower().rstrip(".")
+    if not _NAME.fullmatch(name) or len(name) > 253:
+        raise BadValueError(
+            "this is neither a name nor an IPv4 address",
+            "Write api.example.org:443 or 203.0.113.0/24",
+        )
+    return Destination(name, port)
+
+
 def _subnets(text: str, around: Surroundings) -> IPv4Network:
     network = _network(text, around)
     if not isinstance(network, IPv4Network) or not network.is_private or network.prefixlen > 26:
@@ -488,6 +522,11 @@ def _engine(text: str, _: Surroundings) -> str:
 FLAG: Final = Kind(label="on | off", parse=_flag)
 IMAGE: Final = Kind(label="image", parse=_image)
 USER: Final = Kind(label="user", parse=_user)
+DESTINATIONS: Final = Kind(
+    label="names, addresses or networks, perhaps with :PORT",
+    parse=_destination,
+    layout=Layout.WORDS,
+)
 VOLUMES: Final = Kind(label="volumes, one on each line", parse=_volume, layout=Layout.LINES)
 SUBNETS: Final = Kind(label="IPv4 network", parse=_subnets)
 GATE_ID: Final = Kind(label="name", parse=_gate_id)

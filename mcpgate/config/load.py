@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from mcpgate.config import ini, schema
 from mcpgate.config.interpolation import Interpolation, read_bounded
@@ -25,6 +26,8 @@ from mcpgate.config.sections import (
     tls_section,
 )
 from mcpgate.config.servers import server_spec
+
+_GATE_RULES: Final = "Set firewall = gate in [docker], or another egress"
 
 
 def read_config(path: Path, environ: Mapping[str, str], *, uid: int | None = None) -> Config:
@@ -80,6 +83,12 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
         ),
         sources=interpolation.sources,
     )
+    for values, spec in specs:
+        listed = spec is not None and spec.container.egress == "allow-list"
+        if listed and config.docker.firewall != "gate":
+            values.problem(
+                "egress", "rules that are not the gate's can not follow a list", _GATE_RULES
+            )
     for text_ in set(gate.listen) & set(admin.listen):
         reading.section(schema.ADMIN).problem(
             "listen", f"{text_} stands in [gate] as well", "Choose another port"

@@ -788,14 +788,25 @@ SERVER: Final = SectionSchema(
         ),
         Key(
             name="egress",
-            kind=choice("none", "internet"),
+            kind=choice("none", "allow-list", "internet"),
             into="container.egress",
             only="image",
             default="none",
             effect=(
-                "What a container may reach: nothing, or public addresses. Never other users' "
-                "containers, the host, private networks or 169.254.169.254."
+                "What a container may reach: nothing, what ``egress_to`` lists, or public "
+                "addresses. Never other users' containers, the host or 169.254.169.254."
             ),
+        ),
+        Key(
+            name="egress_to",
+            kind=kinds.DESTINATIONS,
+            into="container.egress_to",
+            only="image",
+            effect=(
+                "With ``egress = allow-list``: names and addresses reached over TCP, 32 at most; "
+                "without a port every one. A private address is reached only if it stands here."
+            ),
+            plain=True,
         ),
         Key(
             name="data",

@@ -18,6 +18,7 @@ from mcpgate.model import Container, Eras, Isolation, Lifetime, Restraint, Serve
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RUNTIMES: Final = {"command": "process", "image": "docker", "url": "remote"}
 _A: Final = {"command": "a command", "image": "an image"}
+_MOST_DESTINATIONS: Final = 32
 _FILE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -71,6 +72,8 @@ def server_spec(
     _check_names(values)
     _check_templates(values, spec)
     _check_bounds(values, spec, gate)
+    if how == "image":
+        _check_egress(values, spec)
     if how == "url":
         _check_url(values, spec)
     if transport is Transport.STDIO:
@@ -211,6 +214,24 @@ def _check_bounds(values: Values, spec: ServerSpec, gate: GateSection) -> None:
     elif not memory:
         values.problem(
             "memory", "memory_budget of [gate] can not count a server without a limit", "Set memory"
+        )
+
+
+def _check_egress(values: Values, spec: ServerSpec) -> None:
+    listed, count = spec.container.egress == "allow-list", len(spec.container.egress_to)
+    if listed and not count and values.sound("egress_to"):
+        values.problem(
+            "egress", "nothing tells what may be reached", "Add egress_to = NAME:PORT ..."
+        )
+    elif not listed and count and values.sound("egress"):
+        values.problem(
+            "egress_to", "this key means nothing without a list", "Set egress = allow-list"
+        )
+    elif count > _MOST_DESTINATIONS:
+        values.problem(
+            "egress_to",
+            f"these are more than {_MOST_DESTINATIONS} names and addresses",
+            "Name networks, or set egress = internet",
         )
 
 

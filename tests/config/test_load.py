@@ -15,7 +15,7 @@ from mcpgate.config.load import parse_config, read_config
 from mcpgate.config.model import AnonymousSource, RemoteSource, StaticSource
 from mcpgate.config.problems import ConfigError
 from mcpgate.config.summary import as_text
-from mcpgate.model import MIB, Container, Isolation, Rate, Transport
+from mcpgate.model import MIB, Container, Destination, Isolation, Rate, Transport
 from tests.config.writing import BASE, ENVIRON, PATH, problems, read
 
 
@@ -298,6 +298,42 @@ BOXED_MUTATIONS = (
         "[server:box]", "[server:box]\nvolumes = /proc/1:/s", 6, "volumes", "/proc/1:/s", "whole"
     ),
     Mutation("[server:box]", "[server:box]\negress = lan", 6, "egress", "lan", "choices"),
+    Mutation(
+        "[server:box]", "[server:box]\negress = allow-list", 6, "egress", "allow-list", "nothing"
+    ),
+    Mutation("[server:box]", "[server:box]\negress_to = a.b", 6, "egress_to", "a.b", "a list"),
+    *(
+        Mutation(
+            "[server:box]",
+            f"[server:box]\negress = allow-list\negress_to = {value}",
+            7,
+            "egress_to",
+            value,
+            text,
+        )
+        for value, text in {
+            "a.b:0": "no port",
+            "a.b:https": "no port",
+            "a.b:65536": "no port",
+            "10.0.0.1/8": "no IPv4 address",
+            "1.2.3": "no IPv4 address",
+            "fd00::1": "no port",
+            "169.254.169.254": "metadata",
+            "0.0.0.0/0": "machine itself",
+            "-x.example": "neither a name",
+            "a..b": "neither a name",
+            "https://a.b": "no port",
+            " ".join(f"h{number}" for number in range(33)): "more than 32",
+        }.items()
+    ),
+    Mutation(
+        "[docker]\nsubnets = 10.9.0.0/20\n[server:box]",
+        "[docker]\nfirewall = admin\n[server:box]\negress = allow-list\negress_to = a.b",
+        6,
+        "egress",
+        "allow-list",
+        "not the gate's",
+    ),
     Mutation("[server:box]", "[server:box]\nport = 70000", 6, "port", "70000", "too large"),
     Mutation("[server:box]", "[server:box]\nenv.K = {key}", 6, "env.K", "***", "everybody"),
     Mutation("[server:box]", "[server:box]\ncommand = {key}", 6, "command", "{key}", "process"),
@@ -533,6 +569,18 @@ class ParseConfigTests(SynchronousTestCase):
                 volumes=("/srv/a:/a", "/srv/b:/b:rw"),
                 tmp_bytes=MIB,
                 key_in_env=True,
+            ),
+        )
+        (listed,) = read(
+            "[auth:n]\ntype = none\n[server:box]\nimage = x\negress = allow-list\n"
+            "egress_to = API.Example.:443, 10.1.2.3\n  203.0.113.0/24:80\n"
+        ).servers
+        self.assertEqual(
+            listed.container.egress_to,
+            (
+                Destination("api.example", 443),
+                Destination("10.1.2.3"),
+                Destination("203.0.113.0/24", 80),
             ),
         )
         docker = config.docker

@@ -6,7 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+import unittest
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
@@ -55,6 +56,56 @@ while True:
 PROGRAMS = {"echo": ECHO, "http": HTTP, "crash": CRASH, "stubborn": STUBBORN}
 
 
+TWO_PORTS = """
+import http.server, threading
+def serve(port):
+    http.server.HTTPServer(("0.0.0.0", port), http.server.SimpleHTTPRequestHandler).serve_forever()
+threading.Thread(target=serve, args=(8001,), daemon=True).start()
+serve(8000)
+"""
+
+
+class Outside:
+    """
+    Machines of the rest of the world: containers on a network that is none of the gate's.
+
+    Each listens on ports 8000 and 8001.
+
+    :param subnet: of 256 addresses.
+    """
+
+    def __init__(self, case: unittest.TestCase, beside: Any, image: str, subnet: str) -> None:
+        import docker.types
+
+        self.beside, self.image = beside, image
+        self.ids: list[str] = []
+        pool = docker.types.IPAMPool(subnet=subnet)
+        self.network = "mcpgate-outside-" + secrets.token_hex(4)
+        beside.create_network(
+            self.network, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool])
+        )
+        case.addCleanup(self.close)
+
+    def machine(self, *command: str, **environment: str) -> str:
+        """Start one; give its address."""
+        made = self.beside.create_container(
+            self.image,
+            list(command) or ["-I", "-c", TWO_PORTS],
+            environment=environment,
+            host_config=self.beside.create_host_config(network_mode=self.network),
+        )["Id"]
+        self.ids.append(made)
+        self.beside.start(made)
+        networks = self.beside.inspect_container(made)["NetworkSettings"]["Networks"]
+        return str(networks[self.network]["IPAddress"])
+
+    def close(self) -> None:
+        """Remove all."""
+        for one in self.ids:
+            self.beside.remove_container(one, force=True)
+        self.beside.remove_network(self.network)
+
+
 class DockerBed:
     """
     A runtime, and a view of what it does from beside it.
@@ -72,6 +123,7 @@ class DockerBed:
         self.specs: dict[str, ServerSpec] = {}
         self.meters = Meters()
         self.more = more
+        self.table: dict[str, Sequence[str]] = {}
         self.runtimes: list[DockerRuntime] = []
         self.count = 0
         self.runtime = self.make()
@@ -93,9 +145,16 @@ class DockerBed:
             find=self.specs.get,
             meters=self.meters,
             wall=lambda: __import__("time").time(),
+            resolve=self.resolve,
         )
         self.runtimes.append(made)
         return made
+
+    def resolve(self, name: str) -> Sequence[str]:
+        """Give the addresses of a name; blocks."""
+        if name not in self.table:
+            raise OSError("no such name")
+        return self.table[name]
 
     def spec(self, kind: str, program: str = "", *args: str, **fields: Any) -> ServerSpec:
         """Make the entry of a server that runs a Python program."""

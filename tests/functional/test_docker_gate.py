@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
+from tests.functional.docker_bed import Outside
 from tests.functional.docker_engine import client, require_engine, require_python
 from tests.functional.gate_process import GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
@@ -166,9 +167,9 @@ class WallsTests(TestCase):
         """Tell whether a container reaches an address."""
         return str(tool(one, "reach", host=host, port=port))
 
-    def walled(self, egress: str) -> None:
-        """Try every way out."""
-        bed = DockerGate(self, web=f"egress = {egress}")
+    def walled(self, egress: str, bed: DockerGate | None = None) -> list[Client]:
+        """Try every way out that is closed in any case."""
+        bed = bed or DockerGate(self, web=f"egress = {egress}")
         ada, bob = bed.user(1), bed.user(2)
         bed.gate.start()
         for one in (ada, bob):
@@ -195,6 +196,11 @@ class WallsTests(TestCase):
                     for each in (port, bed.admin_port):
                         told = self.reached(one, host, each)
                         self.assertNotEqual(told, "open", f"{host}:{each}")
+        for one in (ada, bob):
+            # No address of IPv6 but its own loopback: nothing to reach anything from.
+            own = str(tool(one, "read", path="/proc/net/if_inet6"))
+            self.assertEqual([line for line in own.splitlines() if not line.endswith(" lo")], [])
+        return [ada, bob]
 
     def test_no_way_out(self) -> None:
         """A container reaches neither other users' containers nor the host nor the metadata."""
@@ -203,6 +209,24 @@ class WallsTests(TestCase):
     def test_no_way_in_from_the_internet_side(self) -> None:
         """One that may reach the internet reaches neither of these, either."""
         self.walled("internet")
+
+    def test_allow_list(self) -> None:
+        """One with a list reaches what is listed, the private addresses among it, and no more."""
+        bed = DockerGate(self)
+        public = Outside(self, bed.beside, require_python(bed.url), "203.0.113.0/24")
+        private = Outside(self, bed.beside, require_python(bed.url), "10.214.9.0/24")
+        far, near, other = public.machine(), private.machine(), private.machine()
+        told = f"egress = allow-list\negress_to = {far}:8000 {near} 10.213.0.0/16"
+        text = bed.gate.ini.read_text()
+        bed.gate.write(text.replace("stop_grace = 1s\n", f"stop_grace = 1s\n{told}\n", 1))
+        for one in self.walled("", bed):
+            found = {
+                (host, port): self.reached(one, host, port)
+                for host in (far, near, other)
+                for port in (8000, 8001)
+            }
+            opened = {place for place, said in found.items() if said == "open"}
+            self.assertEqual(opened, {(far, 8000), (near, 8000), (near, 8001)}, found)
 
     def test_stdio_has_no_network(self) -> None:
         """A server on stdio without egress sees nothing but itself."""

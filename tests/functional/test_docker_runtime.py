@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,26 @@ from twisted.trial.unittest import TestCase
 
 from mcpgate.errors import BackendUnavailable, ImageMissing
 from mcpgate.interfaces import IInstance
-from mcpgate.model import MIB, InstanceKey, Isolation, Owner, Restraint, ServerSpec
+from mcpgate.model import MIB, Destination, InstanceKey, Isolation, Owner, Restraint, ServerSpec
 from mcpgate.testing.runtime_contract import RuntimeFixture, make_runtime_tests
-from tests.functional.docker_bed import DockerBed
+from tests.functional.docker_bed import DockerBed, Outside
+
+REACH = """
+import socket, sys
+for line in sys.stdin:
+    host, port = line.split()
+    try:
+        socket.create_connection((host, int(port)), 0.7).close()
+        print("open", flush=True)
+    except OSError as error:
+        print(error, flush=True)
+"""
+
+
+def chains() -> set[str]:
+    """Name the chains of lists in the firewall."""
+    said = subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^-N (MCPGATE-mcpg2\S+)", said, re.MULTILINE))
 
 
 def fixture(test: TestCase) -> RuntimeFixture:
@@ -244,6 +263,41 @@ class DockerRuntimeTests(TestCase):
         await runtime._networks.tidy(set())
         label = f"mcpgate.gate={self.bed.gate_id}"
         self.assertEqual(self.bed.beside.networks(filters={"label": label}), [])
+
+    async def test_allow_list(self) -> None:
+        """Names of a list are reached where they are now, and nothing else is (egress)."""
+        outside = Outside(self, self.bed.beside, self.bed.image, "203.0.113.0/24")
+        first, second = outside.machine(), outside.machine()
+        self.bed.table["api.example"] = [first]
+        spec = self.toy(
+            REACH,
+            container={"egress": "allow-list", "egress_to": (Destination("api.example", 8000),)},
+        )
+        instance = await self.start(spec)
+        for host, port, told in (
+            ("api.example", 8000, b"open"),
+            ("api.example", 8001, b"timed out"),
+            (first, 8000, b"open"),
+            (second, 8000, b"timed out"),
+            ("other.example", 8000, b"resolution"),
+        ):
+            said = await self.asked(instance, f"{host} {port}")
+            self.assertIn(told, said, (host, port, said))
+        self.bed.table["api.example"] = [second]
+        self.runtime._lists._names._names["api.example"].ask_at_s = 0
+        await self.runtime.reconcile()
+        self.assertEqual(await self.asked(instance, "api.example 8000"), b"open")
+        self.assertEqual(await self.asked(instance, f"{second} 8000"), b"open")
+        before = chains()
+        await self.runtime.stop(instance, 0)
+        await self.runtime.remove(instance.key)
+        self.assertEqual(len(before - chains()), 1)
+
+    async def asked(self, instance: IInstance, line: str) -> bytes:
+        """Send a line and give the next one."""
+        assert instance.channel is not None
+        instance.channel.send(line.encode())
+        return await self.line_of(instance)
 
     async def test_published(self) -> None:
         """With published ports servers are reached on the loopback address, each at its own."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any, Final
 
 from mcpgate.model import ServerSpec
 from mcpgate.runtime.docker.container import LABEL_GATE
+from mcpgate.runtime.docker.egress import AllowLists
 from mcpgate.runtime.docker.engine import DEADLINE_S, DockerCalls, connect
 from mcpgate.runtime.docker.events import EventStream
 from mcpgate.runtime.docker.firewall import Firewall
 from mcpgate.runtime.docker.images import Images
+from mcpgate.runtime.docker.names import Names, resolve
 from mcpgate.runtime.docker.networks import Networks
 from mcpgate.runtime.docker.runtime import DockerRuntime
 from mcpgate.runtime.docker.secrets import SecretFiles
@@ -61,6 +63,7 @@ def make_docker_runtime(
     meters: Meters,
     wall: Callable[[], float],
     specs: Iterable[ServerSpec] = (),
+    resolve: Callable[[str], Sequence[str]] = resolve,
 ) -> DockerRuntime:
     """
     Make one; nothing is asked of the engine yet.
@@ -69,6 +72,7 @@ def make_docker_runtime(
     :param find: gives the entry of a server.
     :param specs: every entry, for what is told of images.
     :param wall: wall clock, seconds.
+    :param resolve: gives the addresses of a name; blocks.
     """
     runtimes: list[DockerRuntime] = []
 
@@ -101,6 +105,8 @@ def make_docker_runtime(
             opened=opened,
         )
 
+    firewall = Firewall(reactor) if settings.firewall else None
+    files = SecretFiles(settings.files_dir)
     runtime = DockerRuntime(
         reactor,
         calls=calls,
@@ -111,8 +117,9 @@ def make_docker_runtime(
         networks=Networks(
             calls, gate_id=settings.gate_id, pool=settings.subnets, published=settings.published
         ),
-        firewall=Firewall(reactor) if settings.firewall else None,
-        files=SecretFiles(settings.files_dir),
+        firewall=firewall,
+        files=files,
+        lists=AllowLists(Names(reactor, resolve=resolve), firewall, files),
         places=Places(os.path.abspath(state_dir)),
         images=Images(reactor, calls, pulls, specs),
         meters=meters,

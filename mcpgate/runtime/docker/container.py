@@ -61,6 +61,7 @@ class Place:
     :ivar closed: nothing beyond the network can be reached, so names are not looked up either.
     :ivar files_dir: folder of the host for ``{files_dir}``; empty when there are no files.
     :ivar data_dir: folder of the host for ``{data_dir}``; empty for none.
+    :ivar hosts_file: file of the host for ``/etc/hosts``; empty for the engine's.
     """
 
     network: str = NO_NETWORK
@@ -68,6 +69,7 @@ class Place:
     published: bool = False
     files_dir: str = ""
     data_dir: str = ""
+    hosts_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +296,8 @@ def _host_config(spec: ServerSpec, place: Place) -> dict[str, Any]:
         # Else the engine would ask its own name servers for a container that may reach nobody,
         # and names can carry data out.
         config["Dns"] = ["127.0.0.1"]
+        # Nobody answers there: a program that asks all the same is told after a second, not ten.
+        config["DnsOptions"] = ["timeout:1", "attempts:1"]
     return config
 
 
@@ -311,6 +315,8 @@ def _mounts(volumes: Sequence[str], place: Place) -> list[dict[str, Any]]:
     found = []
     if place.files_dir:
         found.append(_bind(place.files_dir, FILES_DIR, read_only=True))
+    if place.hosts_file:
+        found.append(_bind(place.hosts_file, "/etc/hosts", read_only=True))
     if place.data_dir:
         found.append(_bind(place.data_dir, DATA_DIR, read_only=False))
     for volume in volumes:

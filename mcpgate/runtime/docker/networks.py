@@ -19,26 +19,43 @@ from mcpgate.errors import RuntimeUnavailable
 from mcpgate.model import InstanceKey, ServerSpec, Transport
 from mcpgate.runtime.docker.container import LABEL_GATE, NO_NETWORK, digest
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
-from mcpgate.runtime.docker.firewall import CLOSED, OPEN
+from mcpgate.runtime.docker.firewall import CLOSED, LISTED, OPEN
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
 
+NO_EGRESS: Final = "none"
+ALLOW_LIST: Final = "allow-list"
 INTERNET: Final = "internet"
 
 _SIZE: Final = 28
 _TRIES: Final = 32
 
 
+def reach_of(spec: ServerSpec) -> str:
+    """Tell containers of one owner that may share a network from those that may not."""
+    box = spec.container
+    return " ".join([box.egress, *sorted(map(str, box.egress_to))])
+
+
+def bridge_name(network: str, egress: str) -> str:
+    """Name the bridge of a network; the firewall knows by its beginning what is behind it."""
+    return {INTERNET: OPEN, ALLOW_LIST: LISTED}.get(egress, CLOSED) + network[-10:]
+
+
 def network_name(gate_id: str, key: InstanceKey, egress: str) -> str:
-    """Name the network of an owner; what everybody shares has one for each server."""
+    """
+    Name the network of an owner; what everybody shares has one for each server.
+
+    :param egress: of `reach_of`.
+    """
     whose = key.owner.digest or f"shared {key.server}"
     return f"mcpgate-{digest(gate_id, whose, egress, length=20)}"
 
 
 def needs_network(spec: ServerSpec) -> bool:
     """Tell whether a container must be connected to anything at all."""
-    return spec.transport is Transport.HTTP or spec.container.egress == INTERNET
+    return spec.transport is Transport.HTTP or spec.container.egress != NO_EGRESS
 
 
 def options(name: str, subnet: IPv4Network, *, egress: str, published: bool) -> dict[str, Any]:
@@ -50,7 +67,7 @@ def options(name: str, subnet: IPv4Network, *, egress: str, published: bool) -> 
     """
     import docker.types  # noqa: PLC0415  # an optional requirement
 
-    open_ = egress == INTERNET
+    open_ = egress != NO_EGRESS
     return {
         "name": name,
         "driver": "bridge",
@@ -58,7 +75,7 @@ def options(name: str, subnet: IPv4Network, *, egress: str, published: bool) -> 
         "internal": not open_ and not published,
         "enable_ipv6": False,
         "options": {
-            "com.docker.network.bridge.name": (OPEN if open_ else CLOSED) + name[-10:],
+            "com.docker.network.bridge.name": bridge_name(name, egress),
             "com.docker.network.bridge.enable_ip_masquerade": "true" if open_ else "false",
             "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1",
         },
@@ -111,14 +128,13 @@ class Networks:
         """Give the name of a network that exists; ``none`` for a container that needs none."""
         if not needs_network(spec):
             return NO_NETWORK
-        egress = spec.container.egress
-        name = network_name(self._gate_id, key, egress)
+        name = network_name(self._gate_id, key, reach_of(spec))
         if name in self._made:
             return name
         await self._lock.acquire()
         try:
             if name not in self._made:
-                await self._make(name, egress)
+                await self._make(name, spec.container.egress)
                 self._made.add(name)
         finally:
             self._lock.release()
@@ -151,24 +167,32 @@ class Networks:
         self._made.discard(name)
 
     @deferred
-    async def tidy(self, kept: Collection[str]) -> None:
-        """Remove the networks of ours but those of these names; one in use stays in any case."""
+    async def tidy(self, kept: Collection[str]) -> int:
+        """
+        Remove the networks of ours but those of these names; one in use stays in any case.
+
+        :return: how many were removed.
+        """
         label = f"{LABEL_GATE}={self._gate_id}"
         await self._lock.acquire()
         try:
             listed = await self._calls.call(
                 lambda client: client.networks(filters={"label": label})
             )
+            removed = 0
             for network in listed:
                 if network["Name"] in kept:
                     continue
                 self._made.discard(network["Name"])
-                await self._remove(str(network["Id"]))
+                removed += await self._remove(str(network["Id"]))
         finally:
             self._lock.release()
+        return removed
 
-    async def _remove(self, network_id: str) -> None:
+    async def _remove(self, network_id: str) -> bool:
         try:
             await self._calls.call(lambda client: client.remove_network(network_id))
         except (NotThere, Refused) as no:
             log.debug("A network stays: {why}", why=str(no))
+            return False
+        return True

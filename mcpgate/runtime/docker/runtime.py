@@ -27,12 +27,13 @@ from mcpgate.model import Exit, InstanceKey, Launch, ServerSpec, Transport
 from mcpgate.runtime.docker import container
 from mcpgate.runtime.docker.cgroups import Cgroups
 from mcpgate.runtime.docker.container import LABEL_GATE, LABEL_KEY, LABEL_SPEC, Known, Place
+from mcpgate.runtime.docker.egress import AllowLists
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
 from mcpgate.runtime.docker.events import EventStream
 from mcpgate.runtime.docker.firewall import Firewall
 from mcpgate.runtime.docker.images import Images
 from mcpgate.runtime.docker.instance import ContainerInstance
-from mcpgate.runtime.docker.networks import INTERNET, Networks
+from mcpgate.runtime.docker.networks import ALLOW_LIST, INTERNET, Networks, bridge_name
 from mcpgate.runtime.docker.secrets import SecretFiles
 from mcpgate.runtime.docker.stdio import Attached, Streams, adopt, attach
 from mcpgate.runtime.places import Places
@@ -77,6 +78,7 @@ class DockerRuntime:
         networks: Networks,
         firewall: Firewall | None,
         files: SecretFiles,
+        lists: AllowLists,
         places: Places,
         images: Images,
         meters: Meters,
@@ -94,6 +96,7 @@ class DockerRuntime:
         self._networks = networks
         self._firewall = firewall
         self._files = files
+        self._lists = lists
         self._places = places
         self._trees = TreeRemover(reactor)
         self._meters = meters
@@ -150,12 +153,14 @@ class DockerRuntime:
             raise
         finally:
             self._busy -= Counter([label])
+            if launch.instance_id not in self._instances and not self._busy[label]:
+                self._lists.close(label)
 
     async def _start(
         self, spec: ServerSpec, launch: Launch, label: str, begun: list[str]
     ) -> ContainerInstance:
         image = await self.images.require(spec)
-        network = await self._network(spec, launch.key)
+        network, hosts_file = await self._network(spec, launch.key)
         self._busy[network] += 1
         try:
             values = {name: secret.reveal() for name, secret in launch.values.items()}
@@ -163,7 +168,7 @@ class DockerRuntime:
             files_dir = self._files.write(label, spec, inside)
             container_id = await self._take_up(spec, launch, image.image_id, files_dir, begun)
             if container_id is None:
-                place = self._place(spec, launch.key, network, files_dir)
+                place = self._place(spec, launch.key, network, files_dir, hosts_file)
                 body = container.create_parameters(
                     spec,
                     launch.key,
@@ -184,7 +189,8 @@ class DockerRuntime:
         self._meters.events["container_started"] += 1
         return instance
 
-    async def _network(self, spec: ServerSpec, key: InstanceKey) -> str:
+    async def _network(self, spec: ServerSpec, key: InstanceKey) -> tuple[str, str]:
+        """Give its network, with walls around it, and its hosts file if it needs one of ours."""
         network = await self._networks.ensure(spec, key)
         if network != container.NO_NETWORK and not self._walled and self._firewall is not None:
             why = await self._firewall.ensure()
@@ -195,9 +201,16 @@ class DockerRuntime:
                     data={"cause": "firewall"},
                 )
             self._walled = True
-        return network
+        box = spec.container
+        if box.egress != ALLOW_LIST:
+            return network, ""
+        bridge = bridge_name(network, box.egress)
+        label = container.key_label(key)
+        return network, await self._lists.open(label, bridge, box.egress_to)
 
-    def _place(self, spec: ServerSpec, key: InstanceKey, network: str, files_dir: str) -> Place:
+    def _place(
+        self, spec: ServerSpec, key: InstanceKey, network: str, files_dir: str, hosts_file: str
+    ) -> Place:
         data_dir = ""
         if spec.container.data != "none":
             data_dir = self._places.make_data(key)
@@ -207,6 +220,7 @@ class DockerRuntime:
             published=self._published,
             files_dir=files_dir,
             data_dir=data_dir,
+            hosts_file=hosts_file,
         )
 
     async def _take_up(
@@ -460,6 +474,7 @@ class DockerRuntime:
         label = container.key_label(instance.key)
         if not self._busy[label]:
             self._files.empty(label)
+            self._lists.close(label)
         if how.reason == "oom_killed":
             log.error(
                 "Server {server} of {owner} was killed: it needs more memory",
@@ -492,8 +507,10 @@ class DockerRuntime:
         left = await self._list()
         networks = {known.network for known in left}
         labels = {known.labels.get(LABEL_KEY, "") for known in left}
-        await self._networks.tidy(networks | set(self._busy))
+        gone = await self._networks.tidy(networks | set(self._busy))
         self._files.tidy(labels | set(self._busy))
+        if self._firewall is not None and gone:
+            await self._firewall.lists()
 
     @deferred
     async def adopt(self) -> list[IInstance]:
@@ -549,7 +566,7 @@ class DockerRuntime:
             await self._settle(instance, spec)
             await self._network(spec, key)
             instance.before = await self._last_lines(known.container_id)
-        except (NotThere, Refused, RuntimeUnavailable):
+        except (NotThere, Refused, RuntimeUnavailable, OSError):
             instance.lose()
             # When the engine is silent this fails as well, and adopting is over.
             await self._remove(known.container_id)
@@ -603,6 +620,7 @@ class DockerRuntime:
                 log.error("The rules that keep containers from the host are gone")
             else:
                 self._walled = True
+        await self._lists.renew()
 
     async def _remove_stray(self, known: Known) -> None:
         if known.state == "exited" and known.key is not None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 from mcpgate.model import ServerSpec, fill
 
+_HOSTS: Final = ".hosts"
+_MOST_HOSTS: Final = 1 << 20
 _FALLBACK: Final = "/dev/shm"  # noqa: S108  # a tmpfs on every Linux; our folder in it is 0700
 
 
@@ -48,10 +51,7 @@ class SecretFiles:
         """
         if not spec.files:
             return ""
-        os.makedirs(self._root, mode=0o700, exist_ok=True)
-        status = os.lstat(self._root)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077 or os.path.islink(self._root):
-            raise PermissionError(f"{self._root} is open to others")
+        self._make_root()
         folder = self.folder(label)
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o755)  # noqa: S103  # below a folder that is closed
@@ -66,6 +66,37 @@ class SecretFiles:
             os.replace(part, path)
         return folder
 
+    def _make_root(self) -> None:
+        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        status = os.lstat(self._root)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077 or os.path.islink(self._root):
+            raise PermissionError(f"{self._root} is open to others")
+
+    def hosts_path(self, label: str) -> str:
+        """Name the file that stands for ``/etc/hosts`` of a container."""
+        return self.folder(label) + _HOSTS
+
+    def hosts(self, label: str) -> str:
+        """Read that file; empty when there is none."""
+        try:
+            with open(self.hosts_path(label), encoding="ascii") as file:
+                return file.read(_MOST_HOSTS)
+        except (OSError, ValueError):
+            return ""
+
+    def write_hosts(self, label: str, text: str) -> None:
+        """
+        Write that file, in place: who has it mounted sees the change.
+
+        :raises OSError: it can not be written.
+        """
+        self._make_root()
+        handle = os.open(self.hosts_path(label), os.O_WRONLY | os.O_CREAT, 0o644)
+        with open(handle, "w", encoding="ascii") as file:
+            os.fchmod(handle, 0o644)
+            file.write(text)
+            file.truncate()
+
     def empty(self, label: str) -> None:
         """Remove what is in the folder of a container that has ended; the folder stays for it."""
         folder = self.folder(label)
@@ -78,6 +109,8 @@ class SecretFiles:
     def remove(self, label: str) -> None:
         """Remove the folder of a container that is gone."""
         shutil.rmtree(self.folder(label), ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(self.hosts_path(label))
 
     def tidy(self, kept: Collection[str]) -> None:
         """Remove all folders but these."""
@@ -85,6 +118,6 @@ class SecretFiles:
             names = os.listdir(self._root)
         except OSError:
             return
-        for name in names:
-            if name not in kept:
-                self.remove(name)
+        for label in {name.removesuffix(_HOSTS) for name in names}:
+            if label not in kept:
+                self.remove(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import ImageMissing, RuntimeUnavailable
 from mcpgate.model import (
     Container,
+    Destination,
     Exit,
     InstanceKey,
     Isolation,
@@ -151,6 +153,17 @@ class SecretTests(SynchronousTestCase):
         self.files.tidy(set())
         self.assertFalse(Path(folder).exists())
 
+    def test_hosts(self) -> None:
+        """The hosts file of a container is changed in place, and goes with its folder."""
+        self.assertEqual(self.files.hosts("label"), "")
+        self.files.write_hosts("label", "long text\n")
+        self.files.write_hosts("label", "short\n")
+        self.assertEqual(self.files.hosts("label"), "short\n")
+        self.files.tidy({"label"})
+        self.assertEqual(self.files.hosts("label"), "short\n")
+        self.files.tidy(set())
+        self.assertEqual(list(self.root.iterdir()), [])
+
     def test_nothing_to_write(self) -> None:
         """A server without files has no folder."""
         self.assertEqual(self.files.write("label", self.spec(), {}), "")
@@ -256,6 +269,19 @@ class NetworkTests(SynchronousTestCase):
         self.assertFalse(made["internal"])
         self.assertTrue(made["options"]["com.docker.network.bridge.name"].startswith(firewall.OPEN))
 
+    def test_listed(self) -> None:
+        """One with a list has a prefix of its own; another list is another network."""
+        names = []
+        for host in ("a.example", "b.example"):
+            box = Container(egress="allow-list", egress_to=(Destination(host),))
+            names.append(self.name(replace(WEB, container=box)))
+        self.assertEqual(len(set(names)), 2)
+        made = self.engine.created[0]
+        self.assertFalse(made["internal"])
+        bridge = made["options"]["com.docker.network.bridge.name"]
+        self.assertEqual(bridge, networks.bridge_name(names[0], "allow-list"))
+        self.assertTrue(bridge.startswith(firewall.LISTED))
+
     def test_published(self) -> None:
         """To publish ports the engine must not close it; nothing is masqueraded."""
         self.networks = self.make(published=True)
@@ -314,7 +340,7 @@ class NetworkTests(SynchronousTestCase):
             {"Name": "kept", "Id": "2"},
             {"Name": "used", "Id": "busy"},
         ]
-        self.successResultOf(self.networks.tidy({"kept"}))
+        self.assertEqual(self.successResultOf(self.networks.tidy({"kept"})), 1)
         self.assertEqual(self.engine.removed, ["1"])
         self.engine.listed = []
         self.name()
@@ -357,7 +383,10 @@ class FirewallTests(SynchronousTestCase):
         self.ran: list[tuple[list[str], bytes]] = []
         self.answers: list[tuple[int | None, str]] = []
         self.clock.spawnProcess = self.spawn  # type: ignore[attr-defined]  # a reactor for this
-        self.firewall = Firewall(self.clock, program="/sbin/iptables")
+        self.bridges: set[str] = set()
+        self.firewall = Firewall(
+            self.clock, program="/sbin/iptables", exists=lambda bridge: bridge in self.bridges
+        )
 
     def spawn(self, protocol: Any, program: str, words: list[str], env: object) -> None:
         """Run a program."""
@@ -380,10 +409,10 @@ class FirewallTests(SynchronousTestCase):
     def test_there_already(self) -> None:
         """What stands in our chains is made anew once; then what is there is left as it is."""
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "")
-        self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C", "--noflush"])
+        self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C", "-C", "-N", "--noflush"])
         self.ran.clear()
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "")
-        self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C"])
+        self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C", "-C"])
 
     def test_put_up(self) -> None:
         """What is missing is put up: the chains first, then the ways into them."""
@@ -395,6 +424,8 @@ class FirewallTests(SynchronousTestCase):
             [
                 ("/sbin/iptables", "-C"),
                 ("/sbin/iptables", "-C"),
+                ("/sbin/iptables", "-C"),
+                ("/sbin/iptables", "-N"),
                 ("/sbin/iptables-restore", "--noflush"),
                 ("/sbin/iptables", "-I"),
                 ("/sbin/iptables", "-I"),
@@ -407,9 +438,9 @@ class FirewallTests(SynchronousTestCase):
         self.assertIn("must be root", self.successResultOf(self.firewall.ensure()))
         self.answers = [(4, "")]
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "iptables ended: 4")
-        self.answers = [(1, ""), (0, ""), (3, "bad rule")]
+        self.answers = [(1, ""), (0, ""), (0, ""), (0, ""), (3, "bad rule")]
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "bad rule")
-        self.answers = [(1, ""), (0, ""), (3, "")]
+        self.answers = [(1, ""), (0, ""), (0, ""), (0, ""), (3, "")]
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "iptables ended: 3")
         self.answers = [(-99, "")]
         self.assertIn("/sbin/iptables", self.successResultOf(self.firewall.ensure()))
@@ -425,6 +456,45 @@ class FirewallTests(SynchronousTestCase):
         ensuring = self.firewall.ensure()
         self.clock.advance(5.0)
         self.assertIn("did not end", self.successResultOf(ensuring))
+
+    def test_list_rules(self) -> None:
+        """A list opens what it names; private networks only where it names them themselves."""
+        named = [firewall.Opening(IPv4Network(one), 443) for one in ("10.1.0.0/16", "8.0.0.0/5")]
+        lines = firewall.list_rules("mcpg2a", named).splitlines()
+        self.assertEqual(lines[2], "-A MCPGATE-mcpg2a -o mcpg+ -j DROP")
+        meant = lines.index("-A MCPGATE-mcpg2a -d 10.1.0.0/16 -p tcp --dport 443 -j ACCEPT")
+        kept = lines.index("-A MCPGATE-mcpg2a -d 10.0.0.0/8 -j DROP")
+        public = lines.index("-A MCPGATE-mcpg2a -d 8.0.0.0/5 -p tcp --dport 443 -j ACCEPT")
+        self.assertTrue(meant < kept < public)
+        every = firewall.list_rules("mcpg2a", [firewall.Opening(IPv4Network("8.8.8.8"))])
+        self.assertIn("-d 8.8.8.8/32 -p tcp -j ACCEPT", every)
+
+    def test_list(self) -> None:
+        """The chain of a bridge is made anew at once; the way into it is made once."""
+        self.answers = [(0, ""), (1, "")]
+        self.assertEqual(self.successResultOf(self.firewall.open_list("mcpg2a", [])), "")
+        self.assertEqual([words[3] for words, _ in self.ran], ["--noflush", "-C", "-A"])
+        self.ran.clear()
+        self.assertEqual(self.successResultOf(self.firewall.open_list("mcpg2a", [])), "")
+        self.assertEqual([words[3] for words, _ in self.ran], ["--noflush", "-C"])
+        self.answers = [(4, "no")]
+        self.assertEqual(self.successResultOf(self.firewall.open_list("mcpg2a", [])), "no")
+        self.answers = [(0, ""), (1, ""), (4, "not now")]
+        self.assertEqual(self.successResultOf(self.firewall.open_list("mcpg2a", [])), "not now")
+
+    def test_lists_of_the_gone(self) -> None:
+        """Lists of bridges that are gone are removed."""
+        self.bridges = {"mcpg2a"}
+        said = "-N MCPGATE-LISTS\n" + "".join(
+            f"-A MCPGATE-LISTS -i mcpg2{one} -j MCPGATE-mcpg2{one}\n" for one in "ab"
+        )
+        self.answers = [(0, said)]
+        self.assertEqual(self.successResultOf(self.firewall.lists()), {"mcpg2a"})
+        self.assertIn(b"-X MCPGATE-mcpg2b\n", self.ran[-1][1])
+        self.answers = [(1, "No chain")]
+        self.assertEqual(self.successResultOf(self.firewall.lists()), set())
+        self.firewall._program = ""
+        self.assertEqual(self.successResultOf(self.firewall.lists()), set())
 
     def test_name_servers(self) -> None:
         """Name servers elsewhere are found; those on the host itself and of IPv6 are not."""

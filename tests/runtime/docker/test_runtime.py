@@ -16,6 +16,7 @@ from mcpgate.errors import BackendUnavailable, ImageMissing, RuntimeUnavailable
 from mcpgate.interfaces import IInstance
 from mcpgate.model import (
     Container,
+    Destination,
     Exit,
     InstanceKey,
     Isolation,
@@ -26,10 +27,12 @@ from mcpgate.model import (
     ServerSpec,
     Transport,
 )
+from mcpgate.runtime.docker.egress import AllowLists
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
 from mcpgate.runtime.docker.events import EventStream
 from mcpgate.runtime.docker.firewall import Firewall
 from mcpgate.runtime.docker.images import Images
+from mcpgate.runtime.docker.names import Names
 from mcpgate.runtime.docker.networks import Networks
 from mcpgate.runtime.docker.runtime import STRAY_S, DockerRuntime
 from mcpgate.runtime.docker.secrets import SecretFiles
@@ -67,11 +70,23 @@ class FakeFirewall:
     """Rules that are put up, or not."""
 
     def __init__(self) -> None:
-        self.why = ""
+        self.why = self.list_why = ""
+        self.listed: dict[str, object] = {}
+        self.looked = 0
 
     def ensure(self) -> Deferred[str]:
         """See `Firewall.ensure`."""
         return succeed(self.why)
+
+    def open_list(self, bridge: str, openings: object) -> Deferred[str]:
+        """See `Firewall.open_list`."""
+        self.listed[bridge] = openings
+        return succeed(self.list_why)
+
+    def lists(self) -> Deferred[set[str]]:
+        """See `Firewall.lists`."""
+        self.looked += 1
+        return succeed(set(self.listed))
 
 
 class RuntimeTestCase(SynchronousTestCase):
@@ -99,6 +114,8 @@ class RuntimeTestCase(SynchronousTestCase):
             self.events.append(FakeEvents(received, opened))
             return cast("EventStream", self.events[-1])
 
+        firewall = cast("Firewall", self.firewall)
+        files = SecretFiles(str(self.folder / "files"))
         return DockerRuntime(
             self.reactor,
             calls=calls,
@@ -109,8 +126,9 @@ class RuntimeTestCase(SynchronousTestCase):
             networks=Networks(
                 calls, gate_id="g", pool=IPv4Network("10.213.0.0/24"), published=published
             ),
-            firewall=cast("Firewall", self.firewall),
-            files=SecretFiles(str(self.folder / "files")),
+            firewall=firewall,
+            files=files,
+            lists=AllowLists(Names(self.reactor), firewall, files),
             places=Places(str(self.folder)),
             images=Images(self.reactor, calls, lambda: calls),
             meters=self.meters,
@@ -201,6 +219,44 @@ class StartTests(RuntimeTestCase):
         self.engine.images.clear()
         self.refused(ImageMissing)
         self.assertEqual(self.engine.asked, [])
+
+    def test_list(self) -> None:
+        """With a list a container has a hosts file of its own, and rules that go with it."""
+        box = Container(
+            image="x:1", egress="allow-list", egress_to=(Destination("203.0.113.7", 443),)
+        )
+        spec = self.specs["web"] = replace(WEB, container=box)
+        instance = self.start(spec)
+        (bridge,) = self.firewall.listed
+        self.assertTrue(bridge.startswith("mcpg2"))
+        (made,) = self.engine.containers_.values()
+        (mount,) = [
+            one for one in made["Config"]["HostConfig"]["Mounts"] if one["Target"] == "/etc/hosts"
+        ]
+        self.assertEqual(Path(mount["Source"]).read_text(), "127.0.0.1 localhost\n")
+        self.assertEqual(made["Config"]["HostConfig"]["Dns"], ["127.0.0.1"])
+        self.firewall.listed.clear()
+        self.successResultOf(self.runtime.reconcile())
+        self.assertEqual(list(self.firewall.listed), [bridge])
+        self.runtime.stop(instance, 0)
+        self.tell("die")
+        self.ended(instance)
+        self.firewall.listed.clear()
+        self.successResultOf(self.runtime.reconcile())
+        self.assertEqual(self.firewall.listed, {})
+        looked = self.firewall.looked
+        self.successResultOf(self.runtime.remove(instance.key))
+        self.assertEqual(self.firewall.looked, looked + 1)
+        self.assertFalse(Path(mount["Source"]).exists())
+
+    def test_list_not_put_up(self) -> None:
+        """Where the rules of a list can not be put up the container is not started."""
+        self.firewall.list_why = "no"
+        box = Container(image="x:1", egress="allow-list", egress_to=(Destination("203.0.113.7"),))
+        self.refused(RuntimeUnavailable, replace(WEB, container=box))
+        self.firewall.listed.clear()
+        self.successResultOf(self.runtime.reconcile())
+        self.assertEqual(self.firewall.listed, {})
 
     def test_no_firewall(self) -> None:
         """Who can not be kept from the host is not started; who has no network is."""
