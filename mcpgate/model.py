@@ -251,6 +251,8 @@ class ServerSpec:
     :ivar max_instances: running copies of this server over all owners; 0 = no cap.
     :ivar max_calls: calls in work at once per instance.
     :ivar pool_lost_sessions: serve clients that drop their session id from their last session.
+    :ivar snapshot: who may be shown what the server said of itself, while it does not run:
+        ``auto``, ``per-key``, ``shared`` or ``off``.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
 
@@ -277,6 +279,7 @@ class ServerSpec:
     max_calls: int = 64
     rate: Rate | None = None
     pool_lost_sessions: bool = True
+    snapshot: str = "auto"
     max_body_bytes: int = 4 * MIB
     relay: bool = True
     relay_body_bytes: int = 0

@@ -1062,6 +1062,19 @@ SERVER: Final = SectionSchema(
             effect="Serve a client that drops its session id from the session it had before.",
         ),
         Key(
+            name="snapshot",
+            kind=choice("auto", "per-key", "shared", "off"),
+            into="snapshot",
+            only="command image",
+            default="auto",
+            effect=(
+                "Answer ``initialize`` and the lists (tools, prompts, resources) at once while "
+                "the server starts, from what it last said: kept for each key, or ``shared`` by "
+                "all. ``auto`` shares where nothing of the caller reaches the server, and keeps "
+                "nothing where ``forward_headers`` do."
+            ),
+        ),
+        Key(
             name="max_body",
             kind=size(low=KIB, high=GIB),
             into="max_body_bytes",

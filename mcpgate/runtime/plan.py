@@ -7,7 +7,7 @@ Everything here is a function of what is seen and of ``now`` (a monotonic clock 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Final
 
@@ -25,8 +25,11 @@ _PER_CALL: Final = (
     "ready_path",
     "relay",
     "relay_body_bytes",
+    "snapshot",
 )
 """What an entry says about calls and times, not about what is started or connected to."""
+
+_ESSENTIAL: Final = tuple(one.name for one in fields(ServerSpec) if one.name not in _PER_CALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,12 @@ def runs_alike(old: ServerSpec, new: ServerSpec) -> bool:
     if old == new:
         return True
     return replace(new, **{name: getattr(old, name) for name in _PER_CALL}) == old
+
+
+def essence(spec: ServerSpec) -> str:
+    """Give a text that is the same for entries that `runs_alike`; it may hold secrets."""
+    # Fields one by one: ``repr`` of the whole leaves out what must not be shown.
+    return repr([(name, getattr(spec, name)) for name in _ESSENTIAL])
 
 
 def make_room(seen: Iterable[Seen], newcomer: Newcomer, limits: Limits) -> Room:

@@ -63,7 +63,14 @@ class Back:
                 spec = self.config.server(instance.key.server)
                 if spec is not None:
                     self.pool.adopt(spec, instance)
+            await self.containers.images.look()
             self.containers.images.pull_at_start(self.config.servers)
+
+    def build_of(self, spec: ServerSpec) -> str:
+        """Give the id of a server's image, as far as it is known; empty when it is not."""
+        if self.containers is None:
+            return ""
+        return self.containers.images.ids.get(spec.container.image, "")
 
     def look_after(self) -> Deferred[None]:
         """Hold what the engine has against what we know of it; call it every so often."""

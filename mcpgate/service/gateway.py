@@ -32,6 +32,7 @@ from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.front import Front
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.pages import Pages
+from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
 from mcpgate.service.state_dir import StateDir, StateDirError
 from mcpgate.stores.sqlite import OneThread, SQLiteStore
@@ -140,6 +141,9 @@ class Gateway(StagedService):
             reactor, config, wheel=wheel, meters=meters, wall=time.time, secret=secret
         )
         self.pool = self.back.pool
+        self.snapshots = make_snapshots(
+            reactor, gate.state_dir, secret=secret, build_of=self.back.build_of, meters=meters
+        )
         self.guard = Guard(
             allowed_hosts=gate.allowed_hosts,
             allowed_origins=gate.allowed_origins,
@@ -184,6 +188,7 @@ class Gateway(StagedService):
                 keepalive_s=keepalive_s,
                 forget=self.pool.forget,
                 charge_start=gate.charge_start,
+                cold=self.snapshots.answers,
             ),
             Transport.HTTP: HTTPSpeaker(
                 clock=self._reactor,
@@ -194,6 +199,7 @@ class Gateway(StagedService):
                 keepalive_s=keepalive_s,
                 forget=self.pool.forget,
                 charge_start=gate.charge_start,
+                cold=self.snapshots.answers,
             ),
         }
 
@@ -240,6 +246,7 @@ class Gateway(StagedService):
             Stage("deadlines", stop=self.wheel.stop),
             Stage("keys", stop=self.access.close),
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
+            Stage("snapshots", start=self.snapshots.start, stop=self.snapshots.stop),
             Stage("instances", start=self.back.start, stop=self.back.stop),
             StallProbe(reactor, self.meters),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),

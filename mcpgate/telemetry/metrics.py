@@ -44,6 +44,7 @@ KNOWN_EVENTS: Final = (
         "reactor_stall",
     ),
     *("session_created", "session_ended", "session_theft", "slow_reader", "stdio_noise"),
+    *("snapshot_answer", "snapshot_outdated", "snapshot_taken"),
     *(
         "stdio_unattributed",
         "stray_removed",

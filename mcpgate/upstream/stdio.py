@@ -186,6 +186,7 @@ class StdioUpstream:
         *,
         timeout_s: float,
         max_s: float,
+        aside: bool = False,
     ) -> StdioCall:
         """
         Send a client's request.
@@ -197,12 +198,13 @@ class StdioUpstream:
 
         :param timeout_s: without answer or progress for this long, the call fails.
         :param max_s: the same, whatever progress there is.
+        :param aside: it is the gate's own question: see `StdioCall.aside`.
         """
         if self._over is not None:
             return self._calls.refuse(peer, request, sink, self._over(False))
         if request.method in _WITH_STATE:
             return self._call_with_state(peer, request, sink, timeout_s, max_s)
-        return self._calls.open(peer, request, sink, timeout_s, max_s)
+        return self._calls.open(peer, request, sink, timeout_s, max_s, aside=aside)
 
     def cancel(self, peer: ISessionPeer, request_id: int | str, reason: str = "") -> bool:
         """

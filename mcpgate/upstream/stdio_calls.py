@@ -33,11 +33,13 @@ class StdioCall:
     One request in work; what `StdioUpstream.call` gives back.
 
     :ivar done: answered, failed or cancelled: the sink has heard its last word, unless detached.
+    :ivar aside: the gate's own: what the child says of itself meanwhile is about another call.
     """
 
     __slots__ = (
         "_calls",
         "active_s",
+        "aside",
         "asks",
         "client_id",
         "client_token",
@@ -65,6 +67,7 @@ class StdioCall:
         self.deadline: Deadline | None = None
         self.settled: Callable[[bool], None] | None = None
         self.done = False
+        self.aside = False
 
     def detach(self) -> None:
         """
@@ -105,6 +108,7 @@ class CallTable:
         self._meters = meters
         self._max_calls = max_calls
         self._calls: dict[int, StdioCall] = {}
+        self._aside = 0
         # Given up here, perhaps still at work in the child: id -> for whom, and when we stop
         # counting it.  Oldest first.
         self._ghosts: dict[int, tuple[ISessionPeer, float]] = {}
@@ -123,6 +127,8 @@ class CallTable:
         timeout_s: float,
         max_s: float,
         settled: Callable[[bool], None] | None = None,
+        *,
+        aside: bool = False,
     ) -> StdioCall:
         """
         Send a request to the child.
@@ -130,9 +136,11 @@ class CallTable:
         Refusals are told to the sink at once, with ``error.data["sent"]`` False.
 
         :param settled: called with whether the child answered with a result.
+        :param aside: see `StdioCall.aside`.
         """
         call = StdioCall(self, peer, request.id, sink)
         call.settled = settled
+        call.aside = aside
         if self._max_calls and len(self._calls) >= self._max_calls:
             return _refuse(
                 call,
@@ -165,6 +173,7 @@ class CallTable:
         call.ends_s = call.active_s + max_s
         call.deadline = self._wheel.arm(min(timeout_s, max_s), lambda: self._due(call))
         self._calls[identity] = call
+        self._aside += aside
         return call
 
     def refuse(
@@ -230,9 +239,9 @@ class CallTable:
         :param strangers: the peers are different people: count also what was given up here and
             the child may still be working on.
         """
-        if len(self._calls) != 1:
+        if len(self._calls) - self._aside != 1:
             return None
-        call = next(iter(self._calls.values()))
+        call = next(call for call in self._calls.values() if not call.aside)
         if strangers and self.peers() != {call.peer}:
             return None
         return call
@@ -246,7 +255,7 @@ class CallTable:
                 break
             del self._ghosts[oldest]
         found = {peer for peer, _ in self._ghosts.values()}
-        found.update(call.peer for call in self._calls.values())
+        found.update(call.peer for call in self._calls.values() if not call.aside)
         return found
 
     def find(self, peer: ISessionPeer, client_id: object) -> StdioCall | None:
@@ -280,6 +289,7 @@ class CallTable:
 
     def _close(self, call: StdioCall, succeeded: bool) -> IMessageSink | None:
         del self._calls[call.id]
+        self._aside -= call.aside
         call.done = True
         if call.deadline is not None:
             call.deadline.cancel()

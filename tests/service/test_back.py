@@ -133,5 +133,5 @@ class BackTests(SynchronousTestCase):
         self.successResultOf(back.look_after())
         self.clock.advance(1.0)
         self.successResultOf(back.stop())
-        self.assertEqual(fake.asked, ["pull", "look", "reconcile", "shutdown"])
+        self.assertEqual(fake.asked, ["look", "pull", "look", "reconcile", "shutdown"])
         self.assertEqual(len(runtime.alive), 2)

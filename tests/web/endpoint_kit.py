@@ -48,8 +48,10 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.dispatch import Dispatcher
+from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.snapshots import SnapshotBook
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from tests.upstream.stdio_fakes import FakeChannel
 from tests.web.fake_inbound import FakeInbound
@@ -464,6 +466,21 @@ class FakeAuthenticator:
         return answer
 
 
+class FakeKept:
+    """See `Kept`; what is kept is a dictionary of the test's."""
+
+    def __init__(self, kept: dict[str, bytes]) -> None:
+        self._kept = kept
+
+    def put(self, name: str, data: bytes) -> None:
+        """See `Kept.put`."""
+        self._kept[name] = data
+
+    def delete(self, name: str) -> None:
+        """See `Kept.delete`."""
+        self._kept.pop(name, None)
+
+
 class _OpenDoor:
     """A guard that lets everybody pass."""
 
@@ -478,6 +495,7 @@ class World:
 
     :ivar relayed: requests for a server's other paths.
     :ivar pages: requests that belong to no server.
+    :ivar kept: snapshots that would outlive the gate.
     """
 
     def __init__(
@@ -490,6 +508,7 @@ class World:
         rate: Rate | None = None,
         per_address: Rate | None = None,
         anonymous: bool = False,
+        cold: bool = False,
         **spec: Any,
     ) -> None:
         self.clock = Clock()
@@ -538,6 +557,17 @@ class World:
             "forget": self.pool.forget,
             "charge_start": self.gate.charge_start,
         }
+        self.kept: dict[str, bytes] = {}
+        self.build = ""
+        self.book = SnapshotBook(
+            FakeKept(self.kept),
+            hash_key=b"of the test",
+            build_of=lambda _: self.build,
+            meters=self.meters,
+        )
+        if cold:
+            self.cold = ColdAnswers(self.clock, self.book, self.meters)
+            common["cold"] = self.cold
         stdio = StdioSpeaker(**common)
         http = HTTPSpeaker(forwarding=Forwarding(), **common)
         self.relayed: list[Route] = []

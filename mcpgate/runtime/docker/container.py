@@ -46,7 +46,7 @@ _LOG_OPTIONS: Final = {"max-size": "10m", "max-file": "3"}
 _BESIDE: Final = frozenset(
     "lifetime headers forward_headers url call_timeout_s call_timeout_max_s max_instances "
     "max_calls rate pool_lost_sessions max_body_bytes relay relay_body_bytes mcp_path "
-    "ready_path".split()
+    "ready_path era snapshot".split()
 )
 _ESSENTIAL: Final = tuple(one.name for one in fields(ServerSpec) if one.name not in _BESIDE)
 

@@ -72,6 +72,7 @@ class Images:
     :param pulls: another way to the engine, for pulls take long and must not be in the way.
     :param specs: every server of the configuration, for `views`.
     :ivar progress: pulls under way, by image.
+    :ivar ids: what the names stood for when they were last looked at.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Images:
         specs: Iterable[ServerSpec] = (),
     ) -> None:
         self.progress: dict[str, PullProgress] = {}
+        self.ids: dict[str, str] = {}
         self._logged_at: dict[str, float] = {}
         self._seen: dict[str, _Seen] = {}
         for spec in specs:
@@ -123,11 +125,13 @@ class Images:
             )
         except NotThere:
             seen.state, seen.digest, seen.size_bytes = "missing", "", None
+            self.ids.pop(name, None)
             raise
         seen.state, seen.digest, seen.error = "present", digest_of(told), ""
         seen.size_bytes = int(told.get("Size") or 0)
         user = (told.get("Config") or {}).get("User") or ""
-        return Image(image_id=str(told["Id"]), user=str(user))
+        image_id = self.ids[name] = str(told["Id"])
+        return Image(image_id=image_id, user=str(user))
 
     def _missing(self, spec: ServerSpec) -> ImageMissing:
         name = spec.container.image

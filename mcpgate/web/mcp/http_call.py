@@ -157,7 +157,12 @@ class HTTPCall:
                 self._send(lease)
                 return
             self._arm_deadline(post.spec.call_timeout_max_s)
-            connecting = speaker.connect(post.spec, post.caller, self._session)
+            connecting = speaker.while_starting(
+                speaker.connect(post.spec, post.caller, self._session),
+                self._answer,
+                post.spec,
+                post.requests,
+            )
             connecting.addCallback(self._send).addErrback(self._not_sent)
         except Exception:
             self._not_sent(Failure())
@@ -343,6 +348,8 @@ class HTTPCall:
                 self._look_at_suspects()
         if events.startswith(b"id:") or b"\nid:" in events:
             self._resumable = True
+        if b"/list_changed" in events:
+            self._speaker.lists_changed(self._post.spec, self._session)
         self._answer.events(events)
         self._arm_deadline(self._post.spec.call_timeout_s)
 

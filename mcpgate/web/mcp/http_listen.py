@@ -140,6 +140,10 @@ class HTTPListen:
             )
         over()
 
+    def send(self, event: bytes) -> bool:
+        """Say something of the gate's own; False when it can not be said here and now."""
+        return self._stream is not None and self._stream.send(event)
+
     def _open(self) -> None:
         """Begin the client's stream, whatever the server does."""
         self._lose_patience()
@@ -150,6 +154,8 @@ class HTTPListen:
                 keepalive_s=self._speaker.keepalive_s,
                 ended=lambda _: self.stop(),
             )
+            if self._link.listen is self:
+                self._link.flush()
 
     def _park(self) -> None:
         """Keep the client's stream open without a source, if it is the session's one."""
@@ -219,6 +225,8 @@ class HTTPListen:
             return
         if events:
             self._tries = 0
+            if b"/list_changed" in events:
+                self._speaker.lists_changed(self._spec, self._session)
             self._stream.send(events)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:

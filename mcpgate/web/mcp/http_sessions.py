@@ -29,6 +29,7 @@ from mcpgate.model import Caller, Owner, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
+from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.http_call import HTTPCall
 from mcpgate.web.mcp.http_fetch import Fetched, fetch, session_is_lost
 from mcpgate.web.mcp.http_link import HTTPLink
@@ -57,6 +58,7 @@ class HTTPSpeaker(SpeakerBase):
         keepalive_s: float,
         forget: Callable[[Owner], object],
         charge_start: Callable[[Caller], None] = lambda caller: None,
+        cold: ColdAnswers | None = None,
     ) -> None:
         super().__init__(
             clock=clock,
@@ -66,6 +68,7 @@ class HTTPSpeaker(SpeakerBase):
             keepalive_s=keepalive_s,
             forget=forget,
             charge_start=charge_start,
+            cold=cold,
         )
         self._forwarding = forwarding
         self._minted = 0
@@ -90,8 +93,10 @@ class HTTPSpeaker(SpeakerBase):
             last_try = True
             await self.pause()
 
+    @override
     def call(self, post: Post, session: Session) -> None:
-        """See `Speaker.call`."""
+        if self.answered_cold(post, session):
+            return
         HTTPCall(self, post, session, self.link(session, post.spec, post.caller)).begin()
 
     def tell(self, post: Post, session: Session) -> None:
@@ -99,6 +104,10 @@ class HTTPSpeaker(SpeakerBase):
         record = session.record
         told = [message for message in post.others if isinstance(message, Notification)]
         if any(message.method == INITIALIZED for message in told):
+            if record.initialized and len(post.others) == 1:
+                # The server heard it already: from the gate, or from another client.
+                post.inbound.respond(202, [], b"")
+                return
             record.initialized = True
             self.sessions.changed(session)
         link = self.link(session, post.spec, post.caller)
@@ -231,9 +240,14 @@ class HTTPSpeaker(SpeakerBase):
             session.record.upstream_instance = ""
             session.record.upstream_session = ""
 
+    @override
+    def greeting(self, session: Session) -> dict[str, object] | None:
+        link = session.extras
+        return link.greeting if isinstance(link, HTTPLink) else None
+
+    @override
     @deferred
     async def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
-        """Lease an instance, started if need be, that knows the session; handshake if need be."""
         lease = await self.lease(spec, caller, session)
         try:
             link = self.link(session, spec, caller)
@@ -315,6 +329,7 @@ class HTTPSpeaker(SpeakerBase):
         record.upstream_session = (answer.fields.get(SESSION) or b"").decode("latin-1")
         record.upstream_instance = lease.instance.instance_id
         link.shakes += 1
+        link.greeting = response.result
         self.sessions.changed(session)
         return response.result
 

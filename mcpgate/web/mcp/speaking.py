@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,20 +14,25 @@ from twisted.python.failure import Failure
 from mcpgate.errors import CallCancelled
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.interfaces import IInstancePool, ILease
-from mcpgate.mcp.jsonrpc import Request, Response
+from mcpgate.mcp.jsonrpc import Message, Notification, Request, Response
 from mcpgate.model import Caller, Isolation, Owner, ServerSpec
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.mcp.answer import Answer
+from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.cold_start import Leases
 from mcpgate.web.mcp.post import SESSION, Post, owner_of
 from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
+from mcpgate.web.mcp.start_report import StartReport
 
 log = Logger()
 
 
 class Link(Protocol):
     """What a session keeps while the gate runs, in `Session.extras`."""
+
+    def say(self, message: Message) -> None:
+        """Say something on the session's event stream, or keep it a while."""
 
     def leave(self, reason: str) -> None:
         """Let go of everything: the session is over."""
@@ -42,6 +47,7 @@ class SpeakerBase(ABC):
 
     :param forget: called with a per-session owner when its session has ended.
     :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.
+    :param cold: answers for servers that do not run; None: everybody waits for theirs.
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class SpeakerBase(ABC):
         keepalive_s: float,
         forget: Callable[[Owner], object],
         charge_start: Callable[[Caller], None] = lambda caller: None,
+        cold: ColdAnswers | None = None,
     ) -> None:
         self.clock = clock
         self.sessions = sessions
         self.wheel = wheel
         self.keepalive_s = keepalive_s
+        self._cold = cold
         self._leases = Leases(pool, charge_start)
         self._forget = forget
 
@@ -89,13 +97,55 @@ class SpeakerBase(ABC):
             session.in_use -= 1
             post.release()
 
-        opening = self.open(post, session).addCallback(opened)
+        told = None if self._cold is None else self._cold.greeting(self, post, session)
+        opening = self.open(post, session) if told is None else succeed(told)
+        opening.addCallback(opened)
         opening.addErrback(failed).addBoth(over)
         opening.addErrback(lambda failure: log.failure("Opening a session failed", failure))
 
     @abstractmethod
     def open(self, post: Post, session: Session) -> Deferred[dict[str, object]]:
         """Shake hands for a new session; gives the server's InitializeResult."""
+
+    # --- While the server does not run ----------------------------------------------------------
+
+    @abstractmethod
+    def call(self, post: Post, session: Session) -> None:
+        """See `Speaker.call`."""
+
+    @abstractmethod
+    def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> Deferred[ILease]:
+        """Lease an instance, started if need be, that knows the session."""
+
+    @abstractmethod
+    def greeting(self, session: Session) -> dict[str, object] | None:
+        """Give the InitializeResult the session's server gave; None when it is not known."""
+
+    def say(self, session: Session, message: Notification) -> None:
+        """Tell a session's client something on its event stream; kept a while for its next one."""
+        link = session.extras
+        if link is not None:
+            cast(Link, link).say(message)
+
+    def answered_cold(self, post: Post, session: Session) -> bool:
+        """Answer what can be answered although the server does not run; False when it goes on."""
+        return self._cold is not None and self._cold.answers(self, post, session)
+
+    def lists_changed(self, spec: ServerSpec, session: Session) -> None:
+        """Take note that the server said its lists are others now."""
+        if self._cold is not None:
+            self._cold.lists_changed(spec, session)
+
+    def while_starting(
+        self,
+        waiting: Deferred[ILease],
+        answer: Answer,
+        spec: ServerSpec,
+        requests: Iterable[Request],
+    ) -> Deferred[ILease]:
+        """Report progress to clients who asked for it, while their server is waited for."""
+        report = StartReport(answer, spec.name, requests, self.wheel)
+        return waiting.addBoth(report.over)
 
     # --- For calls ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from mcpgate.mcp.jsonrpc import Message, Request
 from mcpgate.mcp.methods import is_repeatable
 from mcpgate.upstream.stdio import StdioUpstream, was_sent
 from mcpgate.web.mcp.answer import Answer, CallSink
+from mcpgate.web.mcp.look import Look
 from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.session_state import public
 
@@ -71,7 +72,12 @@ class StdioPassage:
                 self._send(lease)
                 return
             self._link.connecting[self] = None
-            connecting = self._speaker.connect(post.spec, post.caller, self._session)
+            connecting = self._speaker.while_starting(
+                self._speaker.connect(post.spec, post.caller, self._session),
+                self._answer,
+                post.spec,
+                (self.request,),
+            )
             connecting.addCallback(self._send).addErrback(self._not_sent)
         except Exception:
             self._not_sent(Failure())
@@ -95,6 +101,7 @@ class StdioPassage:
             self._sink,
             timeout_s=spec.call_timeout_s,
             max_s=spec.call_timeout_max_s,
+            aside=isinstance(self._post.inbound, Look),
         )
 
     def _not_sent(self, failure: Failure) -> None:

@@ -21,7 +21,7 @@ from mcpgate.gate.sessions import Session
 from mcpgate.interfaces import IInbound, ILease, ISessionPeer
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import Message, Notification, encode
-from mcpgate.mcp.methods import CANCELLED, INITIALIZED
+from mcpgate.mcp.methods import CANCELLED, INITIALIZED, LIST_CHANGED
 from mcpgate.mcp.revisions import LATEST_LEGACY
 from mcpgate.model import KIB, Caller, Isolation, ServerSpec
 from mcpgate.timing.deferreds import deferred
@@ -45,19 +45,22 @@ class StdioLink:
 
     :ivar upstream: the child joined; None before the first call and after the child ended.
     :ivar connecting: calls that wait for a child.
+    :param changed: called when the child says that its lists are others now.
     """
 
     __slots__ = (
         "_backlog",
         "_backlog_bytes",
+        "_changed",
         "capabilities",
         "connecting",
         "stream",
         "upstream",
     )
 
-    def __init__(self, capabilities: dict[str, object]) -> None:
+    def __init__(self, capabilities: dict[str, object], changed: Callable[[], None]) -> None:
         self.capabilities = capabilities
+        self._changed = changed
         self.upstream: StdioUpstream | None = None
         self.stream: StandingStream | None = None
         self.connecting: dict[StdioPassage, None] = {}
@@ -65,7 +68,13 @@ class StdioLink:
         self._backlog_bytes = 0
 
     def unsolicited(self, message: Message) -> None:
-        """See `ISessionPeer.unsolicited`; kept for a while when no client listens."""
+        """See `ISessionPeer.unsolicited`."""
+        if isinstance(message, Notification) and message.method in LIST_CHANGED:
+            self._changed()
+        self.say(message)
+
+    def say(self, message: Message) -> None:
+        """Say something on the stream; kept for a while when no client listens."""
         event = sse_event(encode(message))
         if not self._backlog and self.stream is not None and self.stream.send(event):
             return
@@ -127,8 +136,10 @@ class StdioSpeaker(SpeakerBase):
         finally:
             lease.release()
 
+    @override
     def call(self, post: Post, session: Session) -> None:
-        """See `Speaker.call`."""
+        if self.answered_cold(post, session):
+            return
         try:
             self._pass_on(post, session)
         except BaseException:
@@ -185,7 +196,7 @@ class StdioSpeaker(SpeakerBase):
         """Give the session's link, made when it is first needed."""
         link = session.extras
         if link is None:
-            link = StdioLink(session.capabilities)
+            link = StdioLink(session.capabilities, lambda: self.lists_changed(spec, session))
             self.bind(session, spec, link)
         assert isinstance(link, StdioLink)
         return link
@@ -201,9 +212,15 @@ class StdioSpeaker(SpeakerBase):
         lease.release()
         return None
 
+    @override
+    def greeting(self, session: Session) -> dict[str, object] | None:
+        link = session.extras
+        upstream = link.upstream if isinstance(link, StdioLink) else None
+        return None if upstream is None else upstream.initialize_result
+
+    @override
     @deferred
     async def connect(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
-        """Lease a child, started if need be, and join it."""
         lease = await self.lease(spec, caller, session)
         try:
             await self._join(spec, session, lease)
