@@ -65,6 +65,8 @@ PARTS = (
     Part("everything", "npm", ("@modelcontextprotocol/server-everything",)),
     Part("sdk1", "npm", ("@modelcontextprotocol/sdk@1",)),
     Part("sdk2", "npm", ("@modelcontextprotocol/client@2", "@modelcontextprotocol/server@2")),
+    # The official conformance suite; what it finds is compared, so the version is exact.
+    Part("conformance", "npm", ("@modelcontextprotocol/conformance@0.2.0-alpha.12",)),
     Part("mcp-remote", "npm", ("mcp-remote",)),
     Part("inspector", "npm", ("@modelcontextprotocol/inspector@2",)),
     Part(
