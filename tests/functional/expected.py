@@ -50,6 +50,8 @@ def written(known: Mapping[str, Failures]) -> str:
     return "{\n" + ",\n".join(runs) + "\n}\n"
 
 
-def _less(groups: Mapping[str, set[str]], taken: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    rest = {group: sorted(names - taken.get(group, set())) for group, names in groups.items()}
+def _less(groups: Mapping[str, set[str]], taken: Failures) -> dict[str, list[str]]:
+    rest = {
+        group: sorted(names.difference(taken.get(group, ()))) for group, names in groups.items()
+    }
     return {group: names for group, names in rest.items() if names}
