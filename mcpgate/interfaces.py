@@ -228,6 +228,13 @@ class IInstance(Interface):
     def logs() -> list[str]:
         """Give the last lines it wrote to stderr (and stdout, for HTTP servers), oldest first."""
 
+    def log_after(seen: int) -> tuple[list[str], int]:
+        """
+        Give the whole lines after the first ``seen``, and how many there are by now.
+
+        What is not kept any more is left out; so asking again with the number follows the log.
+        """
+
     def usage() -> Usage:
         """Tell what it uses now.  Cheap: reads /proc or a cgroup file."""
 

@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "ps",
     "reference",
     "sessions",
+    "start",
     "stop",
     "version",
 )

@@ -172,6 +172,15 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         print("  ".join(padded).rstrip())
 
 
+def print_instances(arguments: argparse.Namespace, found: Sequence[Mapping[str, str]]) -> None:
+    """Print what was started or stopped, one ``SERVER/OWNER`` a line or as JSON."""
+    if arguments.format == "json":
+        print_json(found)
+        return
+    for one in found:
+        print(f"{clean(one['server'])}/{clean(one['owner'])}")
+
+
 def print_json(value: object) -> None:
     """Print a JSON value for programs."""
     print(json.dumps(value, indent=2))

@@ -145,6 +145,10 @@ class Child(ProcessProtocol):
         """See `IInstance.logs`."""
         return self._ring.lines(self._hidden)
 
+    def log_after(self, seen: int) -> tuple[list[str], int]:
+        """See `IInstance.log_after`."""
+        return self._ring.after(seen, self._hidden), self._ring.seen_lines
+
     def usage(self) -> Usage:
         """See `IInstance.usage`."""
         return Usage() if self._exited or not self.pid else self._processes.usage(self.pid)

@@ -27,6 +27,7 @@ from mcpgate.runtime.plan import Cap, Limits, Newcomer
 from mcpgate.runtime.record import OVER, Lease, Record
 from mcpgate.runtime.starts import StartQueue
 from mcpgate.telemetry.meters import Meters
+from mcpgate.telemetry.views import LogView
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
@@ -432,6 +433,35 @@ class InstancePool:
             return list(outcome.exit.stderr_tail)
         lines = outcome.error.data.get("stderr")
         return [str(line) for line in lines] if isinstance(lines, list) else []
+
+    def follow(self, key: InstanceKey, cursor: str) -> LogView:
+        """
+        Give what it wrote since it was last asked.
+
+        When none runs: the last lines of the one before, known already or not.
+
+        :param cursor: of the last answer; empty, or of another copy: from the first line kept.
+        """
+        record = self._records.get((key.server, key.owner.digest))
+        running = None if record is None else record.core.running
+        if running is None:
+            outcome = None if record is None else record.core.outcome
+            how = None if outcome is None else outcome.exit
+            return LogView(
+                lines=tuple(self.logs(key)), ended="not running" if how is None else how.reason
+            )
+        name, _, seen = cursor.rpartition(":")
+        known = name == running.instance.instance_id and seen.isdecimal() and len(seen) < 20
+        lines, count = running.instance.log_after(int(seen) if known else 0)
+        return LogView(lines=tuple(lines), cursor=f"{running.instance.instance_id}:{count}")
+
+    def callers(self) -> list[Caller]:
+        """Give those instances were started for, as far as they are known; each once."""
+        found = {}
+        for record in self._records.values():
+            if record.caller is not None:
+                found[record.caller.principal] = record.caller
+        return list(found.values())
 
     @property
     def running(self) -> int:

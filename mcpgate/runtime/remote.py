@@ -30,6 +30,10 @@ class RemoteInstance:
         """See `IInstance.logs`."""
         return []
 
+    def log_after(self, seen: int) -> tuple[list[str], int]:
+        """See `IInstance.log_after`."""
+        return [], 0
+
     def usage(self) -> Usage:
         """See `IInstance.usage`."""
         return Usage()

@@ -32,13 +32,14 @@ class LineRing:
     :param lines: at most this many.
     :param total_bytes: at most this much in all of them.
     :param line_bytes: longer lines keep their beginning.
-    :ivar seen_bytes: all that was ever written.
+    :ivar seen_bytes: all that was ever written; ``seen_lines``: how many whole lines.
     """
 
     def __init__(
         self, *, lines: int = 200, total_bytes: int = 64 * KIB, line_bytes: int = KIB
     ) -> None:
         self.seen_bytes = 0
+        self.seen_lines = 0
         self._limit = lines
         self._total = total_bytes
         self._line_bytes = line_bytes
@@ -49,6 +50,7 @@ class LineRing:
     def feed(self, data: bytes) -> None:
         """Take what was read, whatever its boundaries."""
         self.seen_bytes += len(data)
+        self.seen_lines += data.count(b"\n")
         parts = data.rsplit(b"\n", self._limit + 1)
         if len(parts) == 1:
             self._lengthen(data)
@@ -82,8 +84,16 @@ class LineRing:
 
         :param hide: texts replaced by ``***``: credentials a server may print.
         """
-        raw = [*self._kept, self._open] if self._open else list(self._kept)
-        shown = [printable(line) for line in raw]
-        for secret in hide:
-            shown = [line.replace(secret, "***") for line in shown]
-        return shown
+        return _shown([*self._kept, self._open] if self._open else list(self._kept), hide)
+
+    def after(self, seen: int, hide: Iterable[str] = ()) -> list[str]:
+        """Give the whole lines that came after so many, as far as they are kept."""
+        new = min(self.seen_lines - seen, len(self._kept))
+        return _shown(list(self._kept)[-new:], hide) if new > 0 else []
+
+
+def _shown(raw: Iterable[bytes], hide: Iterable[str]) -> list[str]:
+    shown = [printable(line) for line in raw]
+    for secret in hide:
+        shown = [line.replace(secret, "***") for line in shown]
+    return shown

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, succeed
 
 from mcpgate._version import __version__
 from mcpgate.config.model import AdminSection
@@ -17,6 +17,7 @@ from mcpgate.gate.access.lockout import Lockout
 from mcpgate.interfaces import IInbound
 from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
+from mcpgate.service.control_work import ControlWork
 from mcpgate.telemetry.metrics import GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 from mcpgate.web.listening.open_files import count_open_files
@@ -103,6 +104,7 @@ class Pages:
         # With listeners of their own, statistics are not on the public ones.
         self._public = server_of(not admin.listen)
         self._private = server_of(True)
+        work = ControlWork(gateway, time.time)
         control = ControlTree(
             ControlView(
                 version=__version__,
@@ -110,8 +112,12 @@ class Pages:
                 wall=time.time,
                 instances=self.instances,
                 sessions=gateway.sessions.views,
-                logs=self.logs,
-                stop=self.stop,
+                left=work.left,
+                images=work.images,
+                logs=work.logs,
+                follow=work.follow,
+                start=work.start,
+                stop=work.stop,
                 reload=self.reload,
             ),
             make_id=make_id,
@@ -135,7 +141,7 @@ class Pages:
     def instances(self) -> list[InstanceView]:
         """Describe every instance known."""
         now = time.time()
-        return [_view(report, now) for report in self._gateway.pool.instances()]
+        return [view_of(report, now) for report in self._gateway.pool.instances()]
 
     def images(self) -> Sequence[ImageView]:
         """Describe the images of servers in containers."""
@@ -157,39 +163,14 @@ class Pages:
             for c in store.certificates
         ]
 
-    def logs(self, server: str, owner: str) -> Mapping[str, Sequence[str]] | None:
-        """See `ControlView.logs`."""
-        if self._gateway.config.server(server) is None:
-            return None
-        pool = self._gateway.pool
-        return {
-            report.key.owner.label: pool.logs(report.key) for report in self._chosen(server, owner)
-        }
-
-    def stop(self, server: str, owner: str) -> Deferred[list[str]] | None:
-        """See `ControlView.stop`."""
-        if self._gateway.config.server(server) is None:
-            return None
-        alive = (InstanceState.RUNNING, InstanceState.STARTING)
-        chosen = [report for report in self._chosen(server, owner) if report.state in alive]
-        labels = [report.key.owner.label for report in chosen]
-        stopping = gatherResults([self._gateway.pool.stop(report.key) for report in chosen])
-        return stopping.addCallback(lambda _: labels)
-
     def reload(self) -> Deferred[list[str]]:
         """See `ControlView.reload`."""
         self._gateway.reload()
         return succeed(["keys and certificates were read again"])
 
-    def _chosen(self, server: str, owner: str) -> list[Report]:
-        return [
-            report
-            for report in self._gateway.pool.instances()
-            if report.key.server == server and owner in ("", report.key.owner.label)
-        ]
 
-
-def _view(report: Report, now: float) -> InstanceView:
+def view_of(report: Report, now: float) -> InstanceView:
+    """Put a report of the pool into what is shown."""
     running = report.state is InstanceState.RUNNING
     return InstanceView(
         server=report.key.server,

@@ -44,6 +44,20 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogView:
+    """
+    What an instance wrote since somebody looked.
+
+    :ivar cursor: to be shown at the next look; empty when none runs.
+    :ivar ended: how the last one ended, when none runs.
+    """
+
+    lines: tuple[str, ...] = ()
+    cursor: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageView:
     """
     One image of the configuration.

@@ -123,6 +123,10 @@ class MemoryInstance:
         """See `IInstance.logs`."""
         return list(self.behaviour.stderr)
 
+    def log_after(self, seen: int) -> tuple[list[str], int]:
+        """See `IInstance.log_after`."""
+        return list(self.behaviour.stderr[seen:]), len(self.behaviour.stderr)
+
     def usage(self) -> Usage:
         """See `IInstance.usage`."""
         return self.behaviour.usage

@@ -146,6 +146,8 @@ def make_runtime_tests(fixtures: _Fixtures) -> type[TestCase]:  # a suite
             self.assertEqual((how.code, how.signal, how.reason), (3, None, "exited"))
             self.assertEqual(how.stderr_tail, ("boom",))
             self.assertEqual(instance.logs(), ["boom"])
+            self.assertEqual(instance.log_after(0), (["boom"], 1))
+            self.assertEqual(instance.log_after(1), ([], 1))
 
         async def test_every_watcher_hears_of_the_end(self) -> None:
             """Each watcher has its own Deferred; cancelling one disturbs nobody."""

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mcpgate.cli.control_client import (
     print_table,
     span,
 )
+from mcpgate.cli.logs import unknown
 
 INSTANCES = [
     {
@@ -34,6 +36,11 @@ INSTANCES = [
         "calls": 1,
         "memory_bytes": 64 * 1024**2,
         "cpu_s": None,
+        "image": "x:1",
+        "starts": 3,
+        "exit_reason": "exited",
+        "exit_code": 1,
+        "error": "",
     },
     {
         "server": "clock",
@@ -45,6 +52,11 @@ INSTANCES = [
         "calls": 0,
         "memory_bytes": None,
         "cpu_s": 61.0,
+        "image": "",
+        "starts": 0,
+        "exit_reason": "",
+        "exit_code": None,
+        "error": "no place",
     },
 ]
 SESSIONS = [
@@ -120,23 +132,64 @@ class CommandTests(CommandCase):
     def test_ps(self) -> None:
         """Instances are a table of one line each, without control characters."""
         self.assertEqual(self.run_command("ps", answer={"instances": INSTANCES}), 0)
+        self.assertNotIn("clock", self.out.getvalue())
+        self.out.truncate(0)
+        self.out.seek(0)
+        told = {"instances": INSTANCES, "missing": "The engine is silent."}
+        self.assertEqual(self.run_command("ps", "--all", answer=told), 0)
+        self.assertIn("The engine is silent.", self.err.getvalue())
+        self.assertEqual(FakeConnection.asked[-1][1], "/instances/all")
         lines = self.out.getvalue().splitlines()
         self.assertEqual(
             [line.split() for line in lines],
             [
-                "SERVER OWNER USER STATE UP IDLE CALLS MEMORY CPU".split(),
-                "files aabbccdd ada\\x1b[2J running 1h01m 5s 1 64M -".split(),
-                "clock shared - stopped - 1d01h 0 - 1m".split(),
+                "SERVER OWNER USER STATE UP IDLE CALLS MEMORY CPU IMAGE RESTARTS LAST END".split(),
+                "files aabbccdd ada\\x1b[2J running 1h01m 5s 1 64M - x:1 2 exited 1".split(),
+                "clock shared - stopped - 1d01h 0 - 1m - 0 no place".split(),
             ],
         )
 
+    def test_images(self) -> None:
+        """Images are shown with how far their pull is, or why it failed."""
+        base: dict[str, Any] = {
+            "digest": "sha256:" + "a" * 64,
+            "pull": "never",
+            "percent": None,
+            "error": "",
+        }
+        images = [
+            {
+                **base,
+                "name": "a:1",
+                "servers": ["x", "y"],
+                "state": "present",
+                "size_bytes": 1 << 20,
+            },
+            {**base, "name": "b:1", "servers": ["x"], "state": "pulling", "size_bytes": None},
+            {**base, "name": "c:1", "servers": ["y"], "state": "missing", "size_bytes": None},
+        ]
+        images[1]["percent"] = 41.4
+        images[2]["error"] = "no such repository"
+        self.assertEqual(self.run_command("ps", "--images", answer={"images": images}), 0)
+        text = self.out.getvalue()
+        self.assertIn("a:1    present                      1M    sha256:aaaaaaaaaaaa  never", text)
+        self.assertIn("pulling 41%", text)
+        self.assertIn("missing: no such repository", text)
+        images[1]["percent"] = None
+        self.run_command("ps", "x", "--images", "--format", "names")
+        self.assertTrue(self.out.getvalue().endswith("\na:1\nb:1\n"))
+        self.run_command("ps", "x", "--images", "--format", "json")
+        self.run_command("ps", "x", "--images", answer={"images": images})
+        self.assertRegex(self.out.getvalue(), r"pulling +-")
+
     def test_ps_of_one_server(self) -> None:
         """One server's instances, as names for scripts and as JSON for programs."""
-        self.run_command("ps", "clock", "--format", "names", answer={"instances": INSTANCES})
+        answer = {"instances": INSTANCES}
+        self.run_command("ps", "clock", "--all", "--format", "names", answer=answer)
         self.assertEqual(self.out.getvalue(), "clock/shared\n")
         self.out.truncate(0)
         self.out.seek(0)
-        self.run_command("ps", "--format", "json")
+        self.run_command("ps", "--all", "--format", "json")
         self.assertEqual(json.loads(self.out.getvalue()), INSTANCES)
 
     def test_sessions(self) -> None:
@@ -163,27 +216,110 @@ class CommandTests(CommandCase):
         self.run_command("logs", "files", "--format", "json")
         self.assertIn('"bb": [', self.out.getvalue())
         self.assertEqual(self.run_command("logs", "files", answer={"logs": {}}), 0)
-        self.assertIn("no instance of files is running", self.err.getvalue())
+        self.assertIn("no instance of files is known", self.err.getvalue())
 
     def test_stop(self) -> None:
         """What was stopped is named; nothing to stop is exit code 1."""
-        self.assertEqual(self.run_command("stop", "files", "--all", answer={"stopped": ["aa"]}), 0)
+        stopped = {"stopped": [{"server": "files", "owner": "aa"}]}
+        self.assertEqual(self.run_command("stop", "files", "--all", answer=stopped), 0)
         self.assertEqual(self.out.getvalue(), "files/aa\n")
         self.assertEqual(
             FakeConnection.asked,
-            [("POST", "/instances/stop", {"server": "files", "owner": ""})],
+            [("POST", "/instances/stop", {"server": "files", "owner": "", "user": ""})],
         )
         code = self.run_command(
             "stop", "files", "--owner", "bb", "--format", "json", answer={"stopped": []}
         )
         self.assertEqual(code, 1)
-        self.assertIn("no such instance of files", self.err.getvalue())
-        self.assertEqual(FakeConnection.asked[1][2], {"server": "files", "owner": "bb"})
+        self.assertIn("no such instance is running", self.err.getvalue())
+        asked = {"server": "files", "owner": "bb", "user": ""}
+        self.assertEqual(FakeConnection.asked[1][2], asked)
+        self.run_command("stop", "--server", "files", "--idle", "5min", answer=stopped)
+        self.assertEqual(FakeConnection.asked[2][2], {**asked, "owner": "", "idle_s": 300.0})
+        self.run_command("stop", "--idle")
+        self.assertEqual(
+            FakeConnection.asked[3][2], {"server": "", "owner": "", "user": "", "idle_s": 0.0}
+        )
+        self.assertEqual(self.run_command("stop", "a", "--server", "b", "--all"), 2)
+
+    def test_start(self) -> None:
+        """What was started is named; the key of an owner comes on stdin."""
+        answer = {"started": [{"server": "files", "owner": "aa"}]}
+        self.assertEqual(self.run_command("start", "files", "--user", "ada", answer=answer), 0)
+        self.run_command("start", "files", "--owner", "aa", "--format", "json")
+        self.patch(sys, "stdin", io.StringIO("sesame\n"))
+        self.run_command("start", "files", "--stdin")
+        self.assertEqual(
+            [asked for _, _, asked in FakeConnection.asked],
+            [
+                {"server": "files", "user": "ada"},
+                {"server": "files", "owner": "aa"},
+                {"server": "files", "key": "sesame"},
+            ],
+        )
+        self.assertTrue(self.out.getvalue().startswith("files/aa\n["))
+        self.assertEqual(self.run_command("start", "files", "--stdin"), 2)
 
     def test_stop_needs_to_know_what(self) -> None:
         """Stopping everything has to be said."""
+        self.assertEqual(self.run_command("stop", "files"), 2)
+        self.assertEqual(self.run_command("stop"), 2)
         with self.assertRaises(SystemExit):
-            self.run_command("stop", "files")
+            self.run_command("stop", "--idle", "soon")
+
+    def follow(self, *argv: str, answers: list[object]) -> int:
+        """Follow a log through some answers, then press Ctrl-C."""
+        left = list(answers)
+
+        def rest(_: float) -> None:
+            if not left:
+                raise KeyboardInterrupt
+            FakeConnection.answer = (200, json.dumps({"logs": left.pop(0)}).encode())
+
+        self.patch(time, "sleep", rest)
+        rest(0)
+        with self.assertRaises(KeyboardInterrupt):
+            self.run_command("logs", "files", "-f", *argv)
+        return len(FakeConnection.asked)
+
+    def test_follow(self) -> None:
+        """New lines are printed as they come, also the last words, once, and a restart's."""
+        running = {"lines": ["one", "two"], "cursor": "i:2", "ended": ""}
+        self.follow(
+            "--tail",
+            "1",
+            answers=[
+                {"aa": running},
+                {"aa": {"lines": ["three"], "cursor": "i:3", "ended": ""}},
+                {"aa": {"lines": ["two", "three", "oh"], "cursor": "", "ended": "exited"}},
+                {"aa": {"lines": ["two", "three", "oh"], "cursor": "", "ended": "exited"}},
+                {"aa": {"lines": ["one"], "cursor": "j:1", "ended": ""}},
+            ],
+        )
+        self.assertEqual(self.out.getvalue(), "two\nthree\noh\none\n")
+        self.assertEqual(self.err.getvalue(), "aa: ended: exited\n")
+        cursors = [asked["cursors"] for _, _, asked in FakeConnection.asked]  # type: ignore[index]  # JSON
+        self.assertEqual(cursors, [{}, {"aa": "i:2"}, {"aa": "i:3"}, {}, {}])
+
+    def test_follow_several(self) -> None:
+        """Lines of several instances stand behind their owner."""
+        ended = {"lines": ["x"], "cursor": "", "ended": "stopped"}
+        other = {"lines": ["new"], "cursor": "", "ended": "killed"}
+        self.follow(answers=[{"aa": ended, "bb": {**ended, "lines": []}}, {"bb": other}])
+        self.assertEqual(self.out.getvalue(), "aa  x\n")
+        self.assertEqual(self.err.getvalue(), "")
+        self.assertEqual(unknown(["a"], ["b"]), ["b"])
+        self.assertEqual(self.run_command("logs", "files", "-f", "--format", "json"), 2)
+        with self.assertRaises(SystemExit):
+            self.run_command("logs", "files", "--tail", "-3")
+
+    def test_tail(self) -> None:
+        """No more lines are shown than asked for."""
+        logs = {"logs": {"aa": ["one", "two"]}}
+        self.run_command("logs", "files", "--tail", "1", "--user", "ada", answer=logs)
+        self.run_command("logs", "files", "--tail", "0")
+        self.assertEqual(self.out.getvalue(), "two\n")
+        self.assertEqual(FakeConnection.asked[0][1], "/logs/files?user=ada")
 
     def test_refused(self) -> None:
         """The gate's reason is printed, in one line."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from unittest import TestCase
 
 from tests.functional.gate_process import (
     GATE,
     HTTP,
+    MCPGATE,
     NO_LIMITS,
     STDIO,
     GateProcess,
@@ -51,6 +53,36 @@ class CommandTests(TestCase):
         ran = self.gate.command("sessions")
         self.assertIn("io", ran.stdout)
         self.assertNotIn(str(self.client.session), ran.stdout)
+
+    def test_start(self) -> None:
+        """What was stopped is started by hand: for somebody known, or with a key."""
+        self.gate.command("stop", "--idle")
+        self.assertEqual(self.gate.told("ps"), [])
+        (one,) = self.gate.told("ps", "--all")
+        self.assertEqual((one["state"], one["exit_reason"]), ("stopped", "stopped"))
+        ran = self.gate.command("start", "io", "--user", "joe")
+        self.assertEqual((ran.returncode, ran.stdout), (0, f"io/{one['owner']}\n"), ran.stderr)
+        self.assertEqual(self.gate.command("start", "web", "--user", "ann").returncode, 1)
+        (one,) = self.gate.told("ps")
+        self.assertEqual((one["state"], one["starts"]), ("running", 2))
+
+    def test_follow(self) -> None:
+        """New lines are shown as they are written, also after a restart."""
+        shown = self.gate.directory / "shown"
+        with shown.open("wb") as file:
+            follower = subprocess.Popen(
+                [*MCPGATE, "logs", "io", "-f", "--config", str(self.gate.ini)],
+                stdout=file,
+                env=self.gate.environment(),
+            )
+        self.addCleanup(follower.wait, 10)
+        self.addCleanup(follower.terminate)
+        self.client.call("log", text="first words")
+        wait_for(lambda: "first words" in shown.read_text(), "the first words")
+        self.gate.command("stop", "io", "--all")
+        self.client.call("log", text="second words")
+        wait_for(lambda: "second words" in shown.read_text(), "the second words")
+        self.assertEqual(shown.read_text().count("first words"), 1)
 
     def test_stop(self) -> None:
         """A stopped server is back with the next call, the session the same."""

@@ -20,8 +20,8 @@ from mcpgate.gate.sessions import SessionTable
 from mcpgate.model import Principal
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.views import InstanceView
-from mcpgate.web.pages.control import SOCKET_NAME, ControlService, ControlTree, ControlView
+from mcpgate.telemetry.views import ImageView, InstanceView
+from mcpgate.web.pages.control import SOCKET_NAME, Chosen, ControlService, ControlTree, ControlView
 
 SESSION_ID = "canary-session-id-0123"
 MAIN = "import sys; from mcpgate.cli import main; sys.exit(main())"
@@ -39,7 +39,7 @@ class ControlSocketTests(TestCase):
         # Not under trial's own directory: a socket's path must be short.
         self.directory = Path(tempfile.mkdtemp(prefix="mg-"))
         self.addCleanup(shutil.rmtree, self.directory)
-        self.stopped: list[tuple[str, str]] = []
+        self.stopped: list[Chosen] = []
         table = SessionTable(
             MemoryStore(),
             clock=reactor,
@@ -54,7 +54,11 @@ class ControlSocketTests(TestCase):
             wall=lambda: 0.0,
             instances=lambda: [InstanceView(server="files", owner="abababab", state="running")],
             sessions=table.views,
+            left=lambda: succeed([InstanceView(server="files", owner="cd", state="stopped")]),
+            images=lambda: succeed([ImageView(name="x:1", servers=("files",))]),
             logs=self.logs,
+            follow=lambda chosen, cursors: {},
+            start=self.stop,
             stop=self.stop,
             reload=lambda: succeed([]),
         )
@@ -68,14 +72,14 @@ class ControlSocketTests(TestCase):
         """Make a service for the same directory."""
         return ControlService(self.reactor, self.directory, self.tree)  # type: ignore[arg-type]  # a module
 
-    def logs(self, server: str, owner: str) -> Mapping[str, Sequence[str]] | None:
+    def logs(self, chosen: Chosen) -> Mapping[str, Sequence[str]] | None:
         """Know one server."""
-        return {"abababab": ["starting", "failed \x1b[31m"]} if server == "files" else None
+        return {"abababab": ["starting", "failed \x1b[31m"]} if chosen.server == "files" else None
 
-    def stop(self, server: str, owner: str) -> Deferred[list[str]]:
+    def stop(self, chosen: Chosen) -> Deferred[list[tuple[str, str]]]:
         """Note it."""
-        self.stopped.append((server, owner))
-        return succeed(["abababab"])
+        self.stopped.append(chosen)
+        return succeed([("files", "abababab")])
 
     async def command(self, *argv: str) -> tuple[str, str, int]:
         """Run ``mcpgate`` in a process of its own."""
@@ -99,7 +103,16 @@ class ControlSocketTests(TestCase):
         self.assertEqual((err, code), ("mcpgate: There is no such server.\n", 1))
         out, _, code = await self.command("stop", "files", "--owner", "abababab")
         self.assertEqual((out, code), ("files/abababab\n", 0))
-        self.assertEqual(self.stopped, [("files", "abababab")])
+        out, _, code = await self.command("start", "files", "--user", "ada")
+        self.assertEqual((out, code), ("files/abababab\n", 0))
+        self.assertEqual(
+            self.stopped,
+            [Chosen(server="files", owner="abababab"), Chosen(server="files", user="ada")],
+        )
+        out, _, code = await self.command("ps", "--all", "--format", "names")
+        self.assertEqual((out, code), ("files/abababab\nfiles/cd\n", 0))
+        out, _, code = await self.command("ps", "--images", "--format", "names")
+        self.assertEqual((out, code), ("x:1\n", 0))
 
     async def test_no_gate(self) -> None:
         """Without a gate the commands say so, with exit code 3."""

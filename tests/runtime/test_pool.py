@@ -846,3 +846,48 @@ class ReportTests(PoolTestCase):
         self.assertEqual(self.pool.logs(key), [])
         self.clock.advance(1.0)
         self.assertEqual(self.pool.logs(key), ["hello"])
+
+
+class OperatorTests(PoolTestCase):
+    """What an operator asks of the pool."""
+
+    def test_follow(self) -> None:
+        """A log is followed through the end of a copy and into the next."""
+        key = InstanceKey("toy", owner("a"))
+        self.assertEqual(self.pool.follow(key, "").ended, "not running")
+        self.runtime.behaviours["toy"] = Behaviour(stderr=("one", "two"))
+        self.successResultOf(self.ask()).release()
+        told = self.pool.follow(key, "")
+        self.assertEqual((told.lines, told.cursor, told.ended), (("one", "two"), "id1:2", ""))
+        self.assertEqual(self.pool.follow(key, "id1:1").lines, ("two",))
+        for odd in ("id0:1", "id1:x", "id1:" + "9" * 30):
+            self.assertEqual(self.pool.follow(key, odd).lines, ("one", "two"), odd)
+        self.runtime.instances[0].end(Exit(code=1, stderr_tail=("oh",)))
+        self.clock.advance(0)
+        told = self.pool.follow(key, "id1:2")
+        self.assertEqual((told.lines, told.cursor, told.ended), (("oh",), "", "exited"))
+
+    def test_callers(self) -> None:
+        """Who had something started is known, once."""
+        self.assertEqual(self.pool.callers(), [])
+        for who in ("a", "b", "a"):
+            self.successResultOf(self.ask(who)).release()
+        self.assertEqual({one.principal.subject for one in self.pool.callers()}, {"a", "b"})
+
+    def test_counted(self) -> None:
+        """Starts, ends and processor time are counted by server; none is counted twice."""
+        self.runtime.behaviours["toy"] = Behaviour(usage=Usage(cpu_s=2.0))
+        self.successResultOf(self.ask()).release()
+        for _ in range(2):
+            self.pool.sweep()
+            self.pool.instances()
+        self.assertEqual((self.meters.starts["toy"], self.meters.cpu_s["toy"]), (1, 2.0))
+        self.runtime.behaviours["toy"].usage = Usage(cpu_s=2.5)
+        stopped = self.pool.stop(InstanceKey("toy", owner("a")))
+        self.clock.advance(10)
+        self.successResultOf(stopped)
+        self.assertEqual(self.meters.cpu_s["toy"], 2.5)
+        self.successResultOf(self.ask()).release()
+        self.runtime.instances[-1].end(Exit(code=1))
+        self.clock.advance(0)
+        self.assertEqual(dict(self.meters.exits), {("toy", "stopped"): 1, ("toy", "exited"): 1})

@@ -25,6 +25,7 @@ class RemoteRuntimeTests(SynchronousTestCase):
         verifyObject(IInstance, instance)
         self.assertIs(self.successResultOf(runtime.start(SPEC, launch)), instance)
         self.assertEqual((instance.logs(), instance.usage()), ([], Usage()))
+        self.assertEqual(instance.log_after(0), ([], 0))
         ended = instance.when_ended()
         self.assertNoResult(ended)
         how = self.successResultOf(runtime.stop(instance, 1.0))

@@ -44,6 +44,18 @@ class LineRingTests(SynchronousTestCase):
         ring.feed(b"\nshort\n" + b"y" * 100 + b"\n")
         self.assertEqual(ring.lines(), ["abcdefghij", "short", "y" * 10])
 
+    def test_after(self) -> None:
+        """Whole lines after a number of them are given, as far as they are kept."""
+        ring = LineRing(lines=2)
+        ring.feed(b"one\ntwo\nopen")
+        self.assertEqual((ring.after(0), ring.seen_lines), (["one", "two"], 2))
+        self.assertEqual(ring.after(1), ["two"])
+        self.assertEqual(ring.after(2), [])
+        ring.feed(b"ed\nfour\nfive\n" * 3)
+        self.assertEqual((ring.after(2), ring.seen_lines), (["four", "five"], 11))
+        self.assertEqual(ring.after(10, hide=("five",)), ["***"])
+        self.assertEqual(ring.after(99), [])
+
     def test_hidden(self) -> None:
         """Credentials a server prints are not shown."""
         ring = LineRing()

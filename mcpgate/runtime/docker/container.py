@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -40,6 +41,7 @@ NO_NETWORK: Final = "none"
 
 _PREFIX: Final = "mcpgate"
 _HIDDEN_FROM: Final = 8
+_EXITED: Final = re.compile(r"Exited \((\d{1,3})\)", re.ASCII)
 _LOG_OPTIONS: Final = {"max-size": "10m", "max-file": "3"}
 
 # What the life of a container does not depend on: it may change without a new container.
@@ -83,6 +85,13 @@ class Known:
     labels: Mapping[str, str]
     created_at: float
     network: str
+    status: str = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Tell how it ended; None while it has not, or when the engine does not say."""
+        found = _EXITED.match(self.status)
+        return int(found[1]) if found else None
 
     @property
     def key(self) -> InstanceKey | None:
@@ -116,6 +125,7 @@ def known(listed: Mapping[str, Any]) -> Known:
         state=str(listed.get("State", "")),
         labels=listed.get("Labels") or {},
         created_at=float(listed.get("Created") or 0),
+        status=str(listed.get("Status", "")),
         network=str((listed.get("HostConfig") or {}).get("NetworkMode", "")),
     )
 

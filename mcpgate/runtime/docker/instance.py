@@ -123,6 +123,12 @@ class ContainerInstance:
         """See `IInstance.logs`."""
         return [*self.before, *self.ring.lines(self._hidden)]
 
+    def log_after(self, seen: int) -> tuple[list[str], int]:
+        """See `IInstance.log_after`; what it wrote before it was adopted comes first."""
+        count = len(self.before)
+        new = self.ring.after(max(0, seen - count), self._hidden)
+        return [*self.before[seen:], *new], count + self.ring.seen_lines
+
     def usage(self) -> Usage:
         """See `IInstance.usage`."""
         if not self.alive:

@@ -364,6 +364,15 @@ class DockerRuntime:
             calls={name: calls[name] for name in ENGINE_OUTCOMES},
         )
 
+    @deferred
+    async def left(self) -> list[Known]:
+        """Give this gate's containers that do not run; fails when the engine is silent."""
+        return [
+            known
+            for known in await self._list()
+            if not known.running and known.container_id not in self._by_container
+        ]
+
     # --- Asking the engine --------------------------------------------------------------------
 
     async def _list(self, *labels: str) -> list[Known]:

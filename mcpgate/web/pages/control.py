@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from klein import Klein
 from twisted.application.service import Service
@@ -28,10 +28,10 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from typing_extensions import override
 
-from mcpgate.errors import BadRequest, NotFound, TooLarge
+from mcpgate.errors import BadRequest, GateError, NotFound, TooLarge
 from mcpgate.gate.sessions import SessionView
-from mcpgate.model import KIB
-from mcpgate.telemetry.views import InstanceView
+from mcpgate.model import KIB, Secret
+from mcpgate.telemetry.views import ImageView, InstanceView, LogView
 from mcpgate.timing.deferreds import deferred
 from mcpgate.web.pages.tree import (
     CheckedResource,
@@ -49,7 +49,30 @@ SESSIONS_LISTED: Final = 10_000
 #: ``sun_path`` of Linux holds 108 bytes with the closing NUL; the lock beside it adds 5.
 PATH_BYTES: Final = 102
 
+#: Logs followed in one question: their cursors must fit into its body.
+FOLLOWED: Final = 200
+
+T = TypeVar("T")
+
+_NO_SERVER: Final = "There is no such server."
 _CREDENTIALS: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """
+    Which instances are meant; what is empty leaves it open.
+
+    :ivar owner: a label, see `mcpgate.model.Owner`; ``user``: the subject of a caller.
+    :ivar idle_s: only those without a call in work, unused for this long; None: any.
+    :ivar key: a key whose owner is meant.
+    """
+
+    server: str = ""
+    owner: str = ""
+    user: str = ""
+    idle_s: float | None = None
+    key: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +80,16 @@ class ControlView:
     """
     What the socket may ask and do; the composition root fills it in.
 
-    :ivar logs: last lines of the running instances of a server, by owner label; None: there is no
-        such server.  The second argument is an owner label, or empty for all.
-    :ivar stop: stops the running instances of a server (of one owner label, or of all), fires
-        with their labels when they have ended; None: there is no such server.
+    :ivar left: containers of stopped instances no call has asked for since the gate started;
+        fails when the engine does not answer.
+    :ivar images: looks at the images of the configuration, fires with what is known of them.
+    :ivar logs: last lines of the instances of a server, by owner label; None: there is no such
+        server.
+    :ivar follow: what they wrote since the cursors (by owner label) of the last answer.
+    :ivar start: starts instances of a server, fires with their (server, owner label) when they
+        are ready; None: there is no such server.
+    :ivar stop: stops running instances, fires with their (server, owner label) when they have
+        ended; None: there is no such server.
     :ivar reload: reads the configuration anew, fires with what changed and could not be changed,
         in words; fails with a `GateError` that says why nothing was changed.
     """
@@ -70,8 +99,12 @@ class ControlView:
     wall: Callable[[], float]
     instances: Callable[[], Sequence[InstanceView]]
     sessions: Callable[[int], Sequence[SessionView]]
-    logs: Callable[[str, str], Mapping[str, Sequence[str]] | None]
-    stop: Callable[[str, str], Deferred[list[str]] | None]
+    left: Callable[[], Deferred[list[InstanceView]]]
+    images: Callable[[], Deferred[Sequence[ImageView]]]
+    logs: Callable[[Chosen], Mapping[str, Sequence[str]] | None]
+    follow: Callable[[Chosen, Mapping[str, str]], Mapping[str, LogView] | None]
+    start: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
+    stop: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
     reload: Callable[[], Deferred[list[str]]]
 
 
@@ -101,6 +134,23 @@ class ControlTree:
     def _instances(self, request: Request) -> bytes:
         return answer_json(request, {"instances": [asdict(one) for one in self._view.instances()]})
 
+    @app.route("/instances/all", methods=["GET"])
+    async def _all_instances(self, request: Request) -> bytes:
+        known = {(one.server, one.owner): one for one in self._view.instances()}
+        missing = ""
+        try:
+            left = await self._view.left()
+        except GateError as error:
+            left, missing = [], error.detail
+        # What a call asked for says more than its container does.
+        both = {(one.server, one.owner): one for one in left} | known
+        shown = [asdict(one) for _, one in sorted(both.items(), key=lambda item: item[0])]
+        return answer_json(request, {"instances": shown, "missing": missing})
+
+    @app.route("/images", methods=["GET"])
+    async def _images(self, request: Request) -> bytes:
+        return answer_json(request, {"images": [asdict(one) for one in await self._view.images()]})
+
     @app.route("/sessions", methods=["GET"])
     def _sessions(self, request: Request) -> bytes:
         views = self._view.sessions(SESSIONS_LISTED)
@@ -108,28 +158,49 @@ class ControlTree:
 
     @app.route("/logs/<server>", methods=["GET"])
     def _logs(self, request: Request, server: str) -> bytes:
-        owner = request.args.get(b"owner", [b""])[0].decode("utf-8", "replace")
-        found = self._view.logs(server, owner)
+        owner, user = (
+            request.args.get(name, [b""])[0].decode("utf-8", "replace")
+            for name in (b"owner", b"user")
+        )
+        found = self._view.logs(Chosen(server=server, owner=owner, user=user))
         if found is None:
-            raise NotFound("There is no such server.")
+            raise NotFound(_NO_SERVER)
         return answer_json(
             request, {"logs": {label: list(lines) for label, lines in found.items()}}
         )
 
+    @app.route("/logs/<server>/follow", methods=["POST"])
+    def _follow(self, request: Request, server: str) -> bytes:
+        asked = _body(request)
+        cursors = asked.get("cursors", {})
+        if not isinstance(cursors, dict) or not all(isinstance(c, str) for c in cursors.values()):
+            raise BadRequest("cursors are texts by owner.")
+        found = self._view.follow(_chosen({**asked, "server": server}), cursors)
+        if found is None:
+            raise NotFound(_NO_SERVER)
+        if len(found) > FOLLOWED:
+            raise BadRequest(f"More than {FOLLOWED} logs can not be followed: choose an owner.")
+        return answer_json(
+            request, {"logs": {label: asdict(view) for label, view in found.items()}}
+        )
+
+    @app.route("/instances/start", methods=["POST"])
+    async def _start(self, request: Request) -> bytes:
+        starting = self._view.start(_chosen(_body(request)))
+        if starting is None:
+            raise NotFound(_NO_SERVER)
+        started = await _shielded(starting)
+        log.info("Started by the control socket: {started}", started=started)
+        return answer_json(request, {"started": _named(started)})
+
     @app.route("/instances/stop", methods=["POST"])
     async def _stop(self, request: Request) -> bytes:
-        asked = _body(request)
-        server, owner = asked.get("server"), asked.get("owner", "")
-        if not isinstance(server, str) or not isinstance(owner, str):
-            raise BadRequest("server and owner are texts.")
-        stopping = self._view.stop(server, owner)
+        stopping = self._view.stop(_chosen(_body(request)))
         if stopping is None:
-            raise NotFound("There is no such server.")
+            raise NotFound(_NO_SERVER)
         stopped = await _shielded(stopping)
-        log.info(
-            "Stopped by the control socket: {server} {stopped}", server=server, stopped=stopped
-        )
-        return answer_json(request, {"stopped": stopped})
+        log.info("Stopped by the control socket: {stopped}", stopped=stopped)
+        return answer_json(request, {"stopped": _named(stopped)})
 
     @app.route("/reload", methods=["POST"])
     async def _reload(self, request: Request) -> bytes:
@@ -140,11 +211,27 @@ class ControlTree:
         return answer_failure(request, failure, self._make_id())
 
 
-def _shielded(work: Deferred[list[str]]) -> Deferred[list[str]]:
-    """Wait for work that goes on when the one who asked has gone (Klein cancels then)."""
-    waiter: Deferred[list[str]] = Deferred()
+def _named(instances: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"server": server, "owner": owner} for server, owner in instances]
 
-    def over(result: list[str] | Failure) -> None:
+
+def _chosen(asked: Mapping[str, Any]) -> Chosen:
+    """Read which instances are meant; raises `BadRequest`."""
+    texts = {name: asked.get(name, "") for name in ("server", "owner", "user", "key")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise BadRequest("server, owner, user and key are texts.")
+    idle_s = asked.get("idle_s")
+    if idle_s is not None and (isinstance(idle_s, bool) or not isinstance(idle_s, int | float)):
+        raise BadRequest("idle_s is a number of seconds.")
+    key = texts.pop("key")
+    return Chosen(**texts, idle_s=idle_s, key=Secret(key) if key else None)
+
+
+def _shielded(work: Deferred[T]) -> Deferred[T]:
+    """Wait for work that goes on when the one who asked has gone (Klein cancels then)."""
+    waiter: Deferred[T] = Deferred()
+
+    def over(result: T | Failure) -> None:
         if not waiter.called:
             waiter.callback(result)
         elif isinstance(result, Failure):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import Logger
@@ -20,12 +20,15 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from mcpgate.errors import Overloaded
+from mcpgate.errors import Overloaded, RuntimeUnavailable
 from mcpgate.gate.sessions import SessionView
-from mcpgate.telemetry.views import InstanceView
+from mcpgate.model import Secret
+from mcpgate.telemetry.views import ImageView, InstanceView, LogView
 from mcpgate.web.pages.control import (
     BODY_BYTES,
+    FOLLOWED,
     PATH_BYTES,
+    Chosen,
     ControlService,
     ControlTree,
     ControlView,
@@ -73,30 +76,46 @@ class ControlTreeTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a tree."""
-        self.stopping: Deferred[list[str]] = Deferred()
+        self.stopping: Deferred[list[tuple[str, str]]] = Deferred()
+        self.left: Deferred[list[InstanceView]] = succeed(
+            [
+                InstanceView(server="files", owner="aabbccdd", state="stopped"),
+                InstanceView(server="clock", owner="shared", state="stopped"),
+            ]
+        )
+        self.followed: dict[str, LogView] = {}
         self.reloading: Deferred[list[str]] = Deferred()
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[Chosen] = []
         view = ControlView(
             version="1.2",
             started_at=10.0,
             wall=lambda: 15.0,
             instances=lambda: [InstanceView(server="files", owner="aabbccdd", state="running")],
             sessions=lambda limit: [SESSION],
+            left=lambda: self.left,
+            images=lambda: succeed([ImageView(name="x:1")]),
             logs=self.logs,
+            follow=self.follow,
+            start=self.stop,
             stop=self.stop,
             reload=lambda: self.reloading,
         )
         self.agent = RequestTraversalAgent(ControlTree(view, make_id=lambda: "r-1").resource())
 
-    def logs(self, server: str, owner: str) -> Mapping[str, Sequence[str]] | None:
+    def logs(self, chosen: Chosen) -> Mapping[str, Sequence[str]] | None:
         """Know one server."""
-        self.asked.append((server, owner))
-        return {"aabbccdd": ("one", "two")} if server == "files" else None
+        self.asked.append(chosen)
+        return {"aabbccdd": ("one", "two")} if chosen.server == "files" else None
 
-    def stop(self, server: str, owner: str) -> Deferred[list[str]] | None:
+    def follow(self, chosen: Chosen, cursors: Mapping[str, str]) -> Mapping[str, LogView] | None:
         """Know one server."""
-        self.asked.append((server, owner))
-        return self.stopping if server == "files" else None
+        self.cursors = cursors
+        return self.followed if chosen.server == "files" else None
+
+    def stop(self, chosen: Chosen) -> Deferred[list[tuple[str, str]]] | None:
+        """Know one server."""
+        self.asked.append(chosen)
+        return self.stopping if chosen.server in ("", "files") else None
 
     def begin(self, path: str, method: str = "GET", body: bytes = b"") -> Deferred[IResponse]:
         """Send a request."""
@@ -135,16 +154,67 @@ class ControlTreeTests(SynchronousTestCase):
         """The last lines of a server are given, of all owners or of one."""
         self.assertEqual(self.ask("/logs/files"), (200, {"logs": {"aabbccdd": ["one", "two"]}}))
         self.ask("/logs/files?owner=aabbccdd")
-        self.assertEqual(self.asked, [("files", ""), ("files", "aabbccdd")])
+        self.assertEqual(
+            self.asked, [Chosen(server="files"), Chosen(server="files", owner="aabbccdd")]
+        )
         self.assertEqual(self.ask("/logs/nothing")[0], 404)
 
     def test_stop(self) -> None:
         """Stopping is answered when it is done."""
         sent = self.begin("/instances/stop", "POST", b'{"server":"files","owner":"aabbccdd"}')
         self.assertNoResult(sent)
-        self.stopping.callback(["aabbccdd"])
-        self.assertEqual(self.read(sent), (200, {"stopped": ["aabbccdd"]}))
-        self.assertEqual(self.asked, [("files", "aabbccdd")])
+        self.stopping.callback([("files", "aabbccdd")])
+        named = [{"server": "files", "owner": "aabbccdd"}]
+        self.assertEqual(self.read(sent), (200, {"stopped": named}))
+        self.assertEqual(self.asked, [Chosen(server="files", owner="aabbccdd")])
+
+    def test_stop_idle(self) -> None:
+        """Those of every server may be meant, and only the idle ones."""
+        self.begin("/instances/stop", "POST", b'{"idle_s":60}')
+        self.assertEqual(self.asked, [Chosen(idle_s=60)])
+
+    def test_start(self) -> None:
+        """Starting is answered when it is ready; a key is not shown."""
+        sent = self.begin("/instances/start", "POST", b'{"server":"files","key":"canary"}')
+        self.assertNoResult(sent)
+        self.stopping.callback([("files", "aabbccdd")])
+        named = [{"server": "files", "owner": "aabbccdd"}]
+        self.assertEqual(self.read(sent), (200, {"started": named}))
+        self.assertEqual(self.asked, [Chosen(server="files", key=Secret("canary"))])
+        self.assertNotIn("canary", repr(self.asked))
+        self.assertEqual(self.ask("/instances/start", "POST", b'{"server":"x"}')[0], 404)
+
+    def test_all_instances(self) -> None:
+        """Stopped containers of earlier lives are listed behind what the gate knows."""
+        _, told = self.ask("/instances/all")
+        found = [(one["server"], one["state"]) for one in told["instances"]]
+        self.assertEqual(found, [("clock", "stopped"), ("files", "running")])
+        self.assertEqual(told["missing"], "")
+        self.left = fail(RuntimeUnavailable())
+        _, told = self.ask("/instances/all")
+        self.assertEqual(len(told["instances"]), 1)
+        self.assertIn("not answer", told["missing"])
+
+    def test_images(self) -> None:
+        """Images are listed."""
+        _, told = self.ask("/images")
+        self.assertEqual(told["images"][0]["name"], "x:1")
+
+    def test_follow(self) -> None:
+        """What was written since the last answer is given, with where to go on."""
+        self.followed["aa"] = LogView(lines=("new",), cursor="i:5")
+        code, told = self.ask("/logs/files/follow", "POST", b'{"cursors":{"aa":"i:4"}}')
+        self.assertEqual(code, 200)
+        self.assertEqual(told["logs"]["aa"], {"lines": ["new"], "cursor": "i:5", "ended": ""})
+        self.assertEqual(self.cursors, {"aa": "i:4"})
+        for cursors in (b"3", b'{"aa":1}'):
+            code, _ = self.ask("/logs/files/follow", "POST", b'{"cursors":' + cursors + b"}")
+            self.assertEqual(code, 400)
+        self.assertEqual(self.ask("/logs/nothing/follow", "POST", b"{}")[0], 404)
+        self.followed.update({f"o{number}": LogView() for number in range(FOLLOWED)})
+        code, told = self.ask("/logs/files/follow", "POST", b"{}")
+        self.assertEqual(code, 400)
+        self.assertIn("choose an owner", told["error"]["message"])
 
     def test_stop_goes_on(self) -> None:
         """Who goes away before it is done does not undo it; a failure is in the log."""
@@ -159,12 +229,13 @@ class ControlTreeTests(SynchronousTestCase):
     def test_stop_wrongly(self) -> None:
         """What is no such request is refused with its reason."""
         for body, status in (
-            (b"", 400),
             (b"[]", 400),
             (b"{", 400),
             (b"[" * BODY_BYTES, 400),
             (b'{"server":3}', 400),
             (b'{"server":"files","owner":[]}', 400),
+            (b'{"idle_s":"long"}', 400),
+            (b'{"idle_s":true}', 400),
             (b'{"server":"nothing"}', 404),
             (b" " * (BODY_BYTES + 1), 413),
         ):
