@@ -22,6 +22,7 @@ from typing import Final
 COMMANDS: Final = (
     "check",
     "demo",
+    "importing",
     "keys",
     "logs",
     "password",
@@ -32,7 +33,9 @@ COMMANDS: Final = (
     "stop",
     "version",
 )
-"""Modules of this package, in the order ``mcpgate --help`` lists them."""
+"""
+Modules of this package, in the order ``mcpgate --help`` lists them; ``importing`` is ``import``.
+"""
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it
 
