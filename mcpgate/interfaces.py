@@ -258,6 +258,13 @@ class IRuntime(Interface):
     def stop(instance: IInstance, grace_s: float) -> Deferred[Exit]:
         """Close stdin, wait, TERM, wait, KILL; each step ``grace_s``.  Fires when it has ended."""
 
+    def assign(instance: IInstance, key: InstanceKey) -> None:
+        """
+        Note that a copy that was nobody's (`Owner.is_nobody`) has an owner from now on.
+
+        What it leaves is removed when it ends; it is never taken up again.
+        """
+
     def remove(key: InstanceKey) -> Deferred[None]:
         """Remove what a stopped instance left (container, files, not the user's data)."""
 
@@ -310,6 +317,13 @@ class IInstancePool(Interface):
         `Overloaded` when a cap is reached and nothing idle can be stopped, `BackendUnavailable`
         when it can not be started or crashes too often (with ``retry_after_s``).  Cancelling
         leaves the start to other waiters.
+        """
+
+    def start_ahead(spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
+        """
+        Start an instance nobody waits for, where no other has to make room; never raises.
+
+        :return: whether it runs, or is being started.
         """
 
     def stop(key: InstanceKey) -> Deferred[None]:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from typing import Final, final
 
 KIB: Final = 1024
+_SPARE: Final = "warm-"
 MIB: Final = 1024 * KIB
 
 
@@ -251,6 +252,8 @@ class ServerSpec:
     :ivar max_instances: running copies of this server over all owners; 0 = no cap.
     :ivar max_calls: calls in work at once per instance.
     :ivar pool_lost_sessions: serve clients that drop their session id from their last session.
+    :ivar warm: copies without an owner that are kept ready for whoever comes.
+    :ivar prestart: a key's copy is started when the key is first seen, whatever it asks for.
     :ivar snapshot: who may be shown what the server said of itself, while it does not run:
         ``auto``, ``per-key``, ``shared`` or ``off``.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
@@ -280,6 +283,8 @@ class ServerSpec:
     rate: Rate | None = None
     pool_lost_sessions: bool = True
     snapshot: str = "auto"
+    warm: int = 0
+    prestart: bool = False
     max_body_bytes: int = 4 * MIB
     relay: bool = True
     relay_body_bytes: int = 0
@@ -315,16 +320,26 @@ class Owner:
     Whose instance it is: everybody's, one key's, or one session's.
 
     :ivar digest: empty for shared; the principal's key digest; or that and the session's id
-        digest joined by a slash.
+        digest joined by a slash.  Of a copy that is nobody's yet: ``warm-`` and an id.
     """
 
     isolation: Isolation
     digest: str = ""
 
+    @classmethod
+    def nobody(cls, isolation: Isolation, spare_id: str) -> Owner:
+        """Make the owner of one spare copy, until it is given to somebody."""
+        return cls(isolation, _SPARE + spare_id)
+
+    @property
+    def is_nobody(self) -> bool:
+        """Tell whether what it owns is spare: nobody's yet."""
+        return self.digest.startswith(_SPARE)
+
     @property
     def label(self) -> str:
         """The form for logs and statistics."""
-        return self.digest[:8] or "shared"
+        return "warm" if self.is_nobody else self.digest[:8] or "shared"
 
 
 @dataclass(frozen=True, slots=True)

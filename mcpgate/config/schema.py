@@ -1062,6 +1062,30 @@ SERVER: Final = SectionSchema(
             effect="Serve a client that drops its session id from the session it had before.",
         ),
         Key(
+            name="warm",
+            kind=integer(high=1000),
+            into="warm",
+            only="command image",
+            default="0",
+            effect=(
+                "Copies kept ready without an owner: the next new key or session gets one at "
+                "once. For servers whose launch holds nothing of the caller. They count towards "
+                "``max_running``, ``memory_budget`` and ``max_instances``, and are the first to "
+                "make room."
+            ),
+        ),
+        Key(
+            name="prestart",
+            kind=kinds.FLAG,
+            into="prestart",
+            only="command image",
+            default="off",
+            effect=(
+                "Start a key's copy when the key is first seen after a pause of ``idle_stop``, "
+                "whatever server it asks for; only where no other copy has to make room."
+            ),
+        ),
+        Key(
             name="snapshot",
             kind=choice("auto", "per-key", "shared", "off"),
             into="snapshot",

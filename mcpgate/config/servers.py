@@ -71,6 +71,7 @@ def server_spec(
     )
     _check_names(values)
     _check_templates(values, spec)
+    _check_ahead(values, spec)
     _check_bounds(values, spec, gate)
     if how == "image":
         _check_egress(values, spec)
@@ -185,6 +186,41 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
     if spec.transport is not Transport.HTTP or spec.runtime == "remote":
         for key in tells_port:
             values.problem(key, "there is no {port} for this server", "Set transport = http")
+
+
+def _check_ahead(values: Values, spec: ServerSpec) -> None:
+    """Refuse what can not be started before somebody asks for it."""
+    if spec.prestart and spec.isolation is Isolation.PER_SESSION:
+        values.problem(
+            "prestart",
+            "a session's own copy can not be started before there is a session",
+            "Remove it, or set isolation = per-key; warm keeps copies ready for sessions",
+        )
+    if not spec.warm or not values.sound("warm"):
+        return
+    if spec.isolation is Isolation.SHARED:
+        values.problem(
+            "warm", "a shared server has one copy for everybody, never a spare one", "Remove it"
+        )
+    if spec.max_instances and spec.warm > spec.max_instances:
+        values.problem("warm", "these are more copies than max_instances allows", "Lower it")
+    if spec.container.data != "none":
+        values.problem(
+            "warm",
+            "a spare copy is nobody's, and data mounts the folder of an owner",
+            "Remove it, or set data = none",
+        )
+    texts = [("command", " ".join(spec.command)), ("cwd", spec.cwd)]
+    texts += [(f"env.{name}", text) for name, text in spec.env]
+    texts += [(f"file.{name}", text) for name, text in spec.files]
+    for key, text in texts:
+        for blank in ("{key}", "{user}", "{data_dir}"):
+            if blank in text:
+                values.problem(
+                    "warm",
+                    f"a spare copy is nobody's, and {blank} of {key} is put in when it starts",
+                    f"Remove it, or {blank} from {key}",
+                )
 
 
 def _check_bounds(values: Values, spec: ServerSpec, gate: GateSection) -> None:

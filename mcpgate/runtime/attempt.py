@@ -44,13 +44,14 @@ class Order:
     """
     A start somebody wants.
 
+    :ivar caller: None for a copy that is nobody's yet.
     :ivar after: what must be over before: instances stopped to make room.
     :ivar delay_s: backoff.
     """
 
     spec: ServerSpec
     key: InstanceKey
-    caller: Caller
+    caller: Caller | None
     after: tuple[Deferred[Any], ...] = ()
     delay_s: float = 0.0
 
@@ -75,9 +76,10 @@ def launch_values(order: Order) -> dict[str, Secret]:
     """
     Give what templates may say about the caller.
 
-    Nothing for a shared instance: it would act for everybody with the first caller's key.
+    Nothing for a shared instance: it would act for everybody with the first caller's key; nor for
+    one that is nobody's.
     """
-    if order.key.owner.isolation is Isolation.SHARED:
+    if order.caller is None or order.key.owner.isolation is Isolation.SHARED:
         return {}
     return {"key": order.caller.credential, "user": Secret(order.caller.principal.subject)}
 
@@ -122,7 +124,7 @@ class Starter:
             await deferLater(self._clock, order.delay_s)
         if order.spec.runtime == REMOTE:
             return await self._within_deadline(order)
-        await self._queue.acquire(order.caller.principal.key_digest)
+        await self._queue.acquire("" if order.caller is None else order.caller.principal.key_digest)
         try:
             return await self._within_deadline(order)
         finally:
@@ -187,6 +189,10 @@ class Starter:
     def take(self, spec: ServerSpec, instance: IInstance) -> Running:
         """Connect to a copy that runs already."""
         return Running(instance=instance, upstream=self._connect(spec, instance))
+
+    def assign(self, spec: ServerSpec, instance: IInstance, key: InstanceKey) -> None:
+        """Give a copy that was nobody's to an owner."""
+        self._runtime(spec).assign(instance, key)
 
     def _runtime(self, spec: ServerSpec) -> IRuntime:
         try:

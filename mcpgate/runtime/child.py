@@ -101,7 +101,7 @@ class Child(ProcessProtocol):
         kill: Callable[[int, int], None] = os.kill,
     ) -> None:
         self.instance_id = instance_id
-        self.key = key
+        self.key = self.made_for = key
         self.address: tuple[str, int] | None = None if port is None else ("127.0.0.1", port)
         self.channel: StdioChannel | None = None
         self.pid = 0

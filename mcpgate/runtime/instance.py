@@ -77,7 +77,10 @@ class Life(Protocol):
         """Nobody needs what is left of it, if it does not run."""
 
     def adopt(self, copy: Running) -> None:
-        """It runs: an earlier life of this gate started it.  Only when nothing else was said."""
+        """It runs: an earlier life of this gate started it, or it was nobody's until now."""
+
+    def give(self) -> None:
+        """What runs is somebody else's from now on: no word about it any more."""
 
     def _started(self, copy: Running) -> None:
         """It is ready."""
@@ -224,6 +227,11 @@ def _build() -> TypeMachineBuilder[Life, Core]:  # noqa: PLR0915  # one table, i
     starting.upon(Life.start).loop().returns(None)
     starting.upon(Life.remove).loop().returns(None)
 
+    @running.upon(Life.give).to(absent)
+    def given(life: Life, core: Core, copy: Running) -> None:
+        core.reported = True
+        core.enter(InstanceState.ABSENT)
+
     running.upon(Life.start).loop().returns(None)
     running.upon(Life.remove).loop().returns(None)
 
@@ -260,6 +268,12 @@ def _build() -> TypeMachineBuilder[Life, Core]:  # noqa: PLR0915  # one table, i
 
     @absent.upon(Life.adopt).to(running)
     def found(life: Life, core: Core, copy: Running) -> None:
+        watch(life, core, copy)
+
+    @stopped_.upon(Life.adopt).to(running)
+    def handed(life: Life, core: Core, _: object, copy: Running) -> None:
+        core.starts += 1  # What is still said of the copy before is not of this one.
+        core.reported = False
         watch(life, core, copy)
 
     @starting.upon(Life._started).to(running)

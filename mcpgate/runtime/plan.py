@@ -25,7 +25,9 @@ _PER_CALL: Final = (
     "ready_path",
     "relay",
     "relay_body_bytes",
+    "prestart",
     "snapshot",
+    "warm",
 )
 """What an entry says about calls and times, not about what is started or connected to."""
 
@@ -74,6 +76,8 @@ class Seen:
     @property
     def spare(self) -> bool:
         """It may be stopped for the sake of another."""
+        if self.key.owner.is_nobody:
+            return self.takes_room
         return self.takes_room and self.state is InstanceState.RUNNING and not self.busy
 
 
@@ -135,7 +139,8 @@ def essence(spec: ServerSpec) -> str:
 
 def make_room(seen: Iterable[Seen], newcomer: Newcomer, limits: Limits) -> Room:
     """
-    Tell what must be stopped so that the newcomer fits, fewest and longest unused first.
+    Tell what must be stopped so that the newcomer fits, fewest and longest unused first; copies
+    that are nobody's before all others.
 
     A newcomer of a server at its own cap replaces one of its kind; for the caps of the whole
     gate anybody spare will do.
@@ -143,7 +148,7 @@ def make_room(seen: Iterable[Seen], newcomer: Newcomer, limits: Limits) -> Room:
     if not newcomer.local:
         return Room()
     others = [one for one in seen if one.takes_room and one.key != newcomer.key]
-    spare = sorted((one for one in others if one.spare), key=lambda one: one.last_use)
+    spare = sorted((one for one in others if one.spare), key=_least_missed)
     kind = newcomer.key.server
     running = len(others)
     alike = sum(1 for one in others if one.key.server == kind)
@@ -172,6 +177,10 @@ def make_room(seen: Iterable[Seen], newcomer: Newcomer, limits: Limits) -> Room:
     return Room(stop_first=tuple(victims))
 
 
+def _least_missed(one: Seen) -> tuple[bool, float]:
+    return not one.key.owner.is_nobody, one.last_use
+
+
 def sweep(seen: Iterable[Seen], now: float) -> Sweep:
     """Tell which instances were idle for too long, and which are not needed any more."""
     stop = []
@@ -179,7 +188,7 @@ def sweep(seen: Iterable[Seen], now: float) -> Sweep:
     for one in seen:
         life = one.lifetime
         if one.state is InstanceState.RUNNING:
-            idle = not one.busy and life.idle_stop_s > 0
+            idle = not one.busy and life.idle_stop_s > 0 and not one.key.owner.is_nobody
             if idle and now - one.last_use >= life.idle_stop_s:
                 stop.append(one.key)
         elif one.state in (InstanceState.STOPPED, InstanceState.FAILED):

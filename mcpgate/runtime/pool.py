@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,9 @@ log = Logger()
 
 PATIENCE_S: Final = 5.0
 """A caller waits for a backoff no longer than this; for a longer one it is told when to return."""
+
+ALIVE: Final = frozenset({InstanceState.STARTING, InstanceState.RUNNING})
+_IDLE: Final = frozenset({InstanceState.ABSENT, InstanceState.STOPPED})
 
 _CAPS: Final = {
     Cap.SERVER: "All copies of this server are in use.",
@@ -119,6 +122,8 @@ class InstancePool:
         # Keyed by server and owner digest: an owner's digest begins with its principal's.
         self._records: dict[tuple[str, str], Record] = {}
         self._outlives = outlives
+        self._make_id = make_id
+        self._warm: tuple[ServerSpec, ...] = ()
         self._draining = False
 
     # --- Leases -------------------------------------------------------------------------------
@@ -143,10 +148,26 @@ class InstancePool:
         if lease is not None:
             return succeed(lease)
         try:
+            if self._take_spare(spec, owner, caller):
+                return self.lease(spec, owner, caller)
             record = self._wanted(spec, owner, caller)
         except GateError as error:
             return fail(error)
         return record.wait()
+
+    def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
+        """See `IInstancePool.start_ahead`."""
+        record = self._records.get((spec.name, owner.digest))
+        if record is not None and record.core.state in ALIVE:
+            return True
+        try:
+            if not self._take_spare(spec, owner, caller):
+                self._wanted(spec, owner, caller, modest=True)
+        except GateError as error:
+            log.debug("{server} is not started ahead: {why}", server=spec.name, why=error.detail)
+            return False
+        self._meters.events["instance_prestarted"] += 1
+        return True
 
     @deferred
     async def prestart(self, spec: ServerSpec, owner: Owner, caller: Caller) -> None:
@@ -182,7 +203,9 @@ class InstancePool:
             )
         return record
 
-    def _wanted(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Record:
+    def _wanted(
+        self, spec: ServerSpec, owner: Owner, caller: Caller, *, modest: bool = False
+    ) -> Record:
         """Have it started unless it is starting; raises why that can not be."""
         if self._draining:
             raise Draining(retry_after_s=self._some_s())
@@ -200,7 +223,7 @@ class InstancePool:
         if record.core.state is not InstanceState.STARTING:
             try:
                 self._refuse_if_crashing(record)
-                self._start(record)
+                self._start(record, modest=modest)
             except GateError:
                 if record.core.state is InstanceState.ABSENT:
                     self._records.pop((spec.name, owner.digest))
@@ -221,11 +244,15 @@ class InstancePool:
             data=data,
         )
 
-    def _start(self, record: Record) -> None:
-        """Make room and start; raises when there is no room to be made."""
+    def _start(self, record: Record, *, modest: bool = False) -> None:
+        """
+        Make room and start; raises when there is no room to be made.
+
+        :param modest: nobody waits for it, so nobody is to make room, or to wait longer, for it.
+        """
         spec = record.spec
         local = spec.runtime != REMOTE
-        if local and self._queue.full:
+        if local and (self._queue.full or (modest and len(self._queue))):
             raise RateLimited("Too many servers are being started.", retry_after_s=self._some_s())
         room = plan.make_room(
             (other.seen() for other in self._records.values()),
@@ -237,6 +264,8 @@ class InstancePool:
             ),
             self.limits,
         )
+        if modest and (room.stop_first or room.refused_by is not None):
+            raise Overloaded("There is no room to spare.", retry_after_s=self._some_s())
         if room.refused_by is not None:
             self._meters.events["start_refused"] += 1
             raise Overloaded(_CAPS[room.refused_by], retry_after_s=self._some_s())
@@ -257,6 +286,61 @@ class InstancePool:
         """Spread those who come back over some seconds (R50)."""
         return 5.0 + 10.0 * self._luck()
 
+    # --- Spare copies -------------------------------------------------------------------------
+
+    def keep_warm(self, specs: Iterable[ServerSpec]) -> None:
+        """Keep as many spare copies of these servers ready as each of them says."""
+        self._warm = tuple(spec for spec in specs if spec.warm)
+        self._tend()
+
+    def _tend(self) -> None:
+        """Start the spare copies that are missing, as far as there is room for them."""
+        if self._draining:
+            return
+        for spec in self._warm:
+            have = sum(1 for _ in self._spares(spec))
+            for _ in range(spec.warm - have):
+                if not self._start_spare(spec):
+                    break
+
+    def _spares(self, spec: ServerSpec) -> Iterator[Record]:
+        for record in self._records.values():
+            if record.key.server == spec.name and record.key.owner.is_nobody:
+                yield record
+
+    def _start_spare(self, spec: ServerSpec) -> bool:
+        owner = Owner.nobody(spec.isolation, self._make_id())
+        record = self._get(spec, owner, None)
+        record.wanted = True
+        try:
+            self._start(record, modest=True)
+        except GateError as error:
+            del self._records[spec.name, owner.digest]
+            log.debug("No spare copy of {server} for now: {why}", server=spec.name, why=error)
+            return False
+        self._meters.events["spare_started"] += 1
+        return True
+
+    def _take_spare(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
+        """Give a spare copy that is ready to a new owner, and have another one started."""
+        if not spec.warm or self._draining:
+            return False
+        record = self._records.get((spec.name, owner.digest))
+        if record is not None and record.core.state not in _IDLE:
+            return False
+        for spare in self._spares(spec):
+            if spare.core.running is not None and plan.runs_alike(spare.copy.spec, spec):
+                break
+        else:
+            return False
+        record = self._get(spec, owner, caller)
+        record.forgotten = False
+        record.spec, record.caller = spec, caller
+        record.take(spare)
+        self._meters.events["spare_taken"] += 1
+        self._clock.callLater(0, self._tend)
+        return True
+
     # --- What became of it --------------------------------------------------------------------
 
     def _look(self, record: Record) -> None:
@@ -273,7 +357,9 @@ class InstancePool:
         core = record.core
         if core.state is InstanceState.ABSENT:
             self._records.pop((record.key.server, record.key.owner.digest), None)
-        elif record.forgotten:
+        elif record.forgotten or (
+            record.key.owner.is_nobody and core.state is InstanceState.STOPPED
+        ):
             record.life.remove()
         elif self._to_retry(record):
             wait_s = record.crashes.wait_s(self._clock.seconds())
@@ -289,7 +375,7 @@ class InstancePool:
         if record.core.state is not InstanceState.FAILED or self._draining:
             return
         try:
-            self._start(record)
+            self._start(record, modest=record.key.owner.is_nobody)
         except GateError as error:
             log.warn(
                 "Server {server} is not started again yet: {why}",
@@ -313,6 +399,7 @@ class InstancePool:
             self._records[key.server, key.owner.digest].life.remove()
         for record in tuple(self._records.values()):
             self._check_usage(record)
+        self._tend()
 
     def _check_usage(self, record: Record) -> None:
         running = record.core.running
@@ -377,7 +464,8 @@ class InstancePool:
         over = []
         for record in tuple(self._records.values()):
             error = Draining(retry_after_s=self._some_s())
-            if record.core.running is not None and self._outlives(record.copy.spec):
+            outlives = self._outlives(record.copy.spec) and not record.key.owner.is_nobody
+            if record.core.running is not None and outlives:
                 record.leave(error)
             else:
                 over.append(self._stop(record.key, error))

@@ -204,9 +204,18 @@ class ProcessRuntime:
 
     # --- Ending -------------------------------------------------------------------------------
 
+    def assign(self, instance: IInstance, key: InstanceKey) -> None:
+        """See `IRuntime.assign`."""
+        child = self._children.get(instance.instance_id)
+        if child is not None:
+            child.key = key
+
     def _ended(self, _: Exit, child: Child) -> None:
         self._children.pop(child.instance_id, None)
         self._trees.remove(self._places.run_dir(child.instance_id))
+        if child.made_for.owner.is_nobody:
+            # Its home was made for nobody, whoever had it in the end.
+            self._trees.remove(self._places.data_dir(child.made_for))
         if self._reaps_orphans and self._reaping is None:
             # What was killed with it needs a moment to die.
             self._reaping = self._reactor.callLater(_REAP_AFTER_S, self._reap)

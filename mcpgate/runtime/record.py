@@ -163,6 +163,7 @@ class Record:
         self._luck = luck
         self._look = look
         self._looking = False
+        self._taking = False
         self.core = Core(work=self, clock=clock, changed=self._changed, since=clock.seconds())
         self.life = make_life(self.core)
 
@@ -192,7 +193,7 @@ class Record:
     def begin(self) -> Deferred[Running]:
         """See `Work.begin`."""
         copy = self.copy = Copy(self.spec)
-        assert self.caller is not None  # Whoever has it started gave one.
+        assert self.caller is not None or self.key.owner.is_nobody  # Whoever asks gives one.
         order = Order(
             spec=self.spec,
             key=self.key,
@@ -241,6 +242,17 @@ class Record:
         self.copy.cpu_s = instance.usage().cpu_s or 0.0
         self.life.adopt(self._starter.take(self.spec, instance))
 
+    def take(self, spare: Record) -> None:
+        """Take over a running copy that was nobody's."""
+        running = spare.core.running
+        assert running is not None
+        spare.life.give()
+        self._starter.assign(spare.copy.spec, running.instance, self.key)
+        self.copy, spare.copy = spare.copy, self.copy
+        self._taking = True
+        self.life.adopt(running)
+        self._taking = False
+
     def leave(self, error: GateError) -> None:
         """End what callers have with the copy, and let it run on."""
         running = self.core.running
@@ -278,7 +290,9 @@ class Record:
     def _changed(self) -> None:
         """Keep the books, inside the transition; whoever waits is told on the next turn."""
         core = self.core
-        if core.state is InstanceState.RUNNING:
+        if core.state is InstanceState.RUNNING and self._taking:
+            self.last_use = core.since
+        elif core.state is InstanceState.RUNNING:
             self.copy.running_since = self.last_use = core.since
             self._meters.events["instance_started"] += 1
             self._meters.starts[self.key.server] += 1

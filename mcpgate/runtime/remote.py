@@ -71,6 +71,9 @@ class RemoteRuntime:
             remote.end()
         return instance.when_ended()
 
+    def assign(self, instance: IInstance, key: InstanceKey) -> None:
+        """See `IRuntime.assign`; there are no spare ones of these."""
+
     def remove(self, key: InstanceKey) -> Deferred[None]:
         """See `IRuntime.remove`."""
         return succeed(None)

@@ -58,6 +58,10 @@ class Back:
     async def start(self) -> None:
         """See what an earlier life left behind."""
         await self.processes.adopt()
+        await self._adopt_containers()
+        self.pool.keep_warm(self.config.servers)
+
+    async def _adopt_containers(self) -> None:
         if self.containers is not None:
             for instance in await self.containers.adopt():
                 spec = self.config.server(instance.key.server)

@@ -50,6 +50,7 @@ from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.prestart import make_greeting
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
@@ -226,6 +227,7 @@ class Gateway(StagedService):
                 streams_per_key=config.gate.streams_per_key,
             ),
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
+            greet=make_greeting(config.servers, self.pool, self._reactor),
         )
 
     def _add_stages(self, open_files: OpenFilesWatch) -> None:

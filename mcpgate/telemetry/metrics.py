@@ -45,6 +45,7 @@ KNOWN_EVENTS: Final = (
     ),
     *("session_created", "session_ended", "session_theft", "slow_reader", "stdio_noise"),
     *("snapshot_answer", "snapshot_outdated", "snapshot_taken"),
+    *("instance_prestarted", "spare_started", "spare_taken"),
     *(
         "stdio_unattributed",
         "stray_removed",

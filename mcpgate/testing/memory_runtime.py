@@ -196,6 +196,10 @@ class MemoryRuntime:
             copy.stopping = self._clock.callLater(wait_s, copy.end, how)
         return copy.when_ended()
 
+    def assign(self, instance: IInstance, key: InstanceKey) -> None:
+        """See `IRuntime.assign`."""
+        self._by_id[instance.instance_id].key = key
+
     def remove(self, key: InstanceKey) -> Deferred[None]:
         """See `IRuntime.remove`."""
         self.removed.append(key)

@@ -121,6 +121,26 @@ def make_runtime_tests(fixtures: _Fixtures) -> type[TestCase]:  # a suite
             instance = await self.fixture.wait(self.runtime.start(spec, launch))
             self.assertEqual((instance.key, instance.instance_id), (launch.key, launch.instance_id))
 
+        async def test_given_away(self) -> None:
+            """A copy that was nobody's says whose it is, works on, and stops like any other."""
+            spec = self.fixture.spec("echo")
+            nobody = Owner.nobody(Isolation.PER_KEY, "contract")
+            launch = Launch(
+                instance_id="contract-spare", key=InstanceKey(spec.name, nobody), values={}
+            )
+            instance = await self.fixture.wait(self.runtime.start(spec, launch))
+            key = InstanceKey(spec.name, Owner(Isolation.PER_KEY, "a" * 32))
+            self.runtime.assign(instance, key)
+            self.assertEqual(instance.key, key)
+            assert instance.channel is not None
+            heard: Deferred[bytes] = Deferred()
+            instance.channel.attach(heard.callback)
+            self.assertTrue(instance.channel.send(b"still here"))
+            self.assertEqual(await self.fixture.wait(heard), b"still here")
+            await self.fixture.wait(self.runtime.stop(instance, GRACE_S))
+            await self.fixture.wait(self.runtime.remove(key))
+            self.assertEqual(self.fixture.alive(), 0)
+
         async def test_lines_both_ways(self) -> None:
             """What is sent comes back line by line, in order."""
             instance = await self.started("echo")

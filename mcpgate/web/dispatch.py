@@ -29,6 +29,7 @@ class Dispatcher:
 
     :param show_page: hands an inbound to the Klein tree.
     :param relay: hands an inbound for a server's other paths to the byte relay.
+    :param greet: called with who calls, whatever is asked for.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Dispatcher:
         gate: Gate,
         endpoint: MCPEndpoint,
         relay: Callable[[IInbound, Caller, Route], None],
+        greet: Callable[[Caller], None] | None = None,
     ) -> None:
         self._guard = guard
         self._show_page = show_page
@@ -47,6 +49,7 @@ class Dispatcher:
         self._gate = gate
         self._endpoint = endpoint
         self._relay = relay
+        self._greet = greet
         self.draining = False
 
     def __call__(self, inbound: IInbound) -> None:
@@ -90,6 +93,8 @@ class Dispatcher:
         inbound.notes["principal"] = caller.principal.fingerprint
         if inbound.finished:
             return  # The client did not wait for its key to be checked.
+        if self._greet is not None:
+            self._greet(caller)
         if not caller.may_use(route.spec.name):
             raise Forbidden
         if route.is_endpoint:

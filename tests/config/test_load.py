@@ -173,6 +173,22 @@ MUTATIONS = (
     Mutation(COMMAND, COMMAND + "\ncall_timeout = 1h", 8, "call_timeout", "1h", "at most"),
     Mutation(COMMAND, COMMAND + "\nremove_after = 1min", 8, "remove_after", "1min", "at most"),
     Mutation(COMMAND, COMMAND + "\nmax_body = 5MiB", 8, "max_body", "5MiB", "more than max_body"),
+    Mutation(COMMAND, "url = https://a.b/\nwarm = 1", 8, "warm", "1", "means nothing"),
+    Mutation(COMMAND, "isolation = shared\nwarm = 1\n" + COMMAND, 8, "warm", "1", "never a spare"),
+    Mutation(COMMAND, COMMAND + "\nenv.A = {key}\nwarm = 1", 9, "warm", "1", "{key} of env.A"),
+    Mutation(COMMAND, COMMAND + "\nfile.a = {user}\nwarm = 1", 9, "warm", "1", "{user} of file.a"),
+    Mutation(COMMAND, COMMAND + " {data_dir}\nwarm = 1", 8, "warm", "1", "{data_dir} of command"),
+    Mutation(COMMAND, COMMAND + "\nmax_instances = 1\nwarm = 2", 9, "warm", "2", "more copies"),
+    Mutation(COMMAND, COMMAND + "\nwarm = lots", 8, "warm", "lots", "not a whole number"),
+    Mutation(
+        COMMAND,
+        COMMAND + "\nisolation = per-session\nprestart = on",
+        9,
+        "prestart",
+        "on",
+        "before there is a session",
+    ),
+    Mutation(COMMAND, COMMAND + "\nsnapshot = on", 8, "snapshot", "on", "choices"),
     Mutation(COMMAND, COMMAND + "\nburst = 5", 8, "burst", "5", "is off"),
     Mutation(COMMAND, COMMAND + "\nrate = off\nburst = 5", 9, "burst", "5", "is off"),
     Mutation(COMMAND, COMMAND + "\ncpus = a", 8, "cpus", "a", "not a number"),
@@ -296,6 +312,14 @@ BOXED_MUTATIONS = (
     ),
     Mutation(
         "[server:box]", "[server:box]\nvolumes = /proc/1:/s", 6, "volumes", "/proc/1:/s", "whole"
+    ),
+    Mutation(
+        "[server:box]",
+        "[server:box]\ndata = per-key\nwarm = 1",
+        7,
+        "warm",
+        "1",
+        "folder of an owner",
     ),
     Mutation("[server:box]", "[server:box]\negress = lan", 6, "egress", "lan", "choices"),
     Mutation(

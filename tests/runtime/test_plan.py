@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,6 +55,22 @@ def seen(
 def newcomer(server: str = "s", weight: int = 10, cap: int = 0, local: bool = True) -> Newcomer:
     """Make a newcomer."""
     return Newcomer(key=key("new", server), weight_bytes=weight, max_instances=cap, local=local)
+
+
+class NobodysTests(SynchronousTestCase):
+    """Copies that are nobody's yet."""
+
+    def test_first_to_go(self) -> None:
+        """They make room before all others, even while they start, and never idle."""
+        spare = Owner.nobody(Isolation.PER_KEY, "1")
+        starting = replace(
+            seen("x", last_use=9.0, state=InstanceState.STARTING), key=InstanceKey("s", spare)
+        )
+        room = make_room([seen("a"), starting], newcomer(), Limits(max_running=2))
+        self.assertEqual(room, Room(stop_first=(starting.key,)))
+        running = replace(starting, state=InstanceState.RUNNING)
+        self.assertEqual(sweep([running], 1e9).stop, ())
+        self.assertEqual(spare.label, "warm")
 
 
 class MakeRoomTests(SynchronousTestCase):

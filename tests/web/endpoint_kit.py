@@ -214,6 +214,10 @@ class FakePool:
         instance.ended.callback(Exit(code=1))
         return instance
 
+    def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
+        """See `IInstancePool.start_ahead`."""
+        raise AssertionError("not used")
+
     def stop(self, key: InstanceKey) -> Deferred[None]:
         """See `IInstancePool.stop`."""
         raise AssertionError("not used")

@@ -40,6 +40,8 @@ NOBODY: Final = "65534:65534"
 NO_NETWORK: Final = "none"
 
 _PREFIX: Final = "mcpgate"
+_GIVEN: Final = "for"
+_GIVEN_PARTS: Final = 5
 _HIDDEN_FROM: Final = 8
 _EXITED: Final = re.compile(r"Exited \((\d{1,3})\)", re.ASCII)
 _LOG_OPTIONS: Final = {"max-size": "10m", "max-file": "3"}
@@ -48,7 +50,7 @@ _LOG_OPTIONS: Final = {"max-size": "10m", "max-file": "3"}
 _BESIDE: Final = frozenset(
     "lifetime headers forward_headers url call_timeout_s call_timeout_max_s max_instances "
     "max_calls rate pool_lost_sessions max_body_bytes relay relay_body_bytes mcp_path "
-    "ready_path era snapshot".split()
+    "ready_path era snapshot warm prestart".split()
 )
 _ESSENTIAL: Final = tuple(one.name for one in fields(ServerSpec) if one.name not in _BESIDE)
 
@@ -96,6 +98,22 @@ class Known:
     @property
     def key(self) -> InstanceKey | None:
         """Whose it is; None when its labels are not as we write them."""
+        made_for = self.made_for
+        if made_for is None or not made_for.owner.is_nobody:
+            return made_for
+        # Labels can not be changed, so its name tells whom a spare container was given to.
+        parts = self.name.split(".")
+        if len(parts) != _GIVEN_PARTS or parts[1] != _GIVEN:
+            return made_for
+        try:
+            owner = Owner(Isolation(parts[2]), parts[3].replace("_", "/"))
+        except ValueError:
+            return made_for
+        return InstanceKey(made_for.server, owner)
+
+    @property
+    def made_for(self) -> InstanceKey | None:
+        """Whom it was made for; None when its labels are not as we write them."""
         try:
             isolation = Isolation(self.labels[LABEL_ISOLATION])
             return InstanceKey(
@@ -103,6 +121,13 @@ class Known:
             )
         except (KeyError, ValueError):
             return None
+
+    @property
+    def is_used_up(self) -> bool:
+        """It was made for nobody, and nobody has it, or nobody has it any more."""
+        if self.made_for is None or not self.made_for.owner.is_nobody:
+            return False
+        return not self.running or self.key == self.made_for
 
     @property
     def instance_id(self) -> str:
@@ -151,6 +176,13 @@ def container_name(gate_id: str, key: InstanceKey, instance_id: str) -> str:
     is running.
     """
     return f"{_PREFIX}-{key.server}-{digest(gate_id, key.owner.digest, length=8)}.{instance_id}"
+
+
+def given_name(gate_id: str, made_for: InstanceKey, key: InstanceKey, instance_id: str) -> str:
+    """Name a container that was made for nobody and has an owner now."""
+    first = container_name(gate_id, made_for, instance_id).partition(".")[0]
+    owner = key.owner.digest.replace("/", "_")
+    return f"{first}.{_GIVEN}.{key.owner.isolation.value}.{owner}.{instance_id}"
 
 
 def key_label(key: InstanceKey) -> str:

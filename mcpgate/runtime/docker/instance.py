@@ -84,7 +84,7 @@ class ContainerInstance:
         hidden: tuple[str, ...],
     ) -> None:
         self.instance_id = instance_id
-        self.key = key
+        self.key = self.made_for = key
         self.container_id = container_id
         self.stdio = stdio
         self.address: tuple[str, int] | None = None

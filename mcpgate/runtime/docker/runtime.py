@@ -109,6 +109,7 @@ class DockerRuntime:
         self._by_container: dict[str, ContainerInstance] = {}
         # Labels of keys and names of networks that a start under way counts on.
         self._busy: Counter[str] = Counter()
+        self._clearing: set[Deferred[None]] = set()
         self._reconciling = False
         self._adopting = False
         self._walled = False
@@ -229,11 +230,13 @@ class DockerRuntime:
         """Take the stopped container of an earlier start, if it is as a new one would be."""
         wanted = container.spec_hash(spec, self._hash_key)
         found = None
+        # What was nobody's may have been somebody's since.
+        fresh = launch.key.owner.is_nobody
         for known in await self._list(f"{LABEL_KEY}={container.key_label(launch.key)}"):
             if known.container_id in self._by_container:
                 continue  # Another start of the same key: it is being stopped.
             fits = known.labels.get(LABEL_SPEC) == wanted and known.image_id == image_id
-            if fits and known.state == "exited" and found is None:
+            if fits and known.state == "exited" and found is None and not fresh:
                 found = known.container_id
             else:
                 await self._remove(known.container_id)
@@ -480,10 +483,18 @@ class DockerRuntime:
     def _ended(self, how: Exit, instance: ContainerInstance) -> None:
         self._instances.pop(instance.instance_id, None)
         self._by_container.pop(instance.container_id, None)
-        label = container.key_label(instance.key)
+        label = container.key_label(instance.made_for)
         if not self._busy[label]:
             self._files.empty(label)
             self._lists.close(label)
+        if instance.made_for.owner.is_nobody:
+            clearing = Deferred.fromCoroutine(self._clear(instance.container_id))
+            self._clearing.add(clearing)
+            clearing.addErrback(
+                lambda failure: log.debug(
+                    "A container is left for later: {why}", why=failure.getErrorMessage()
+                )
+            ).addBoth(lambda _: self._clearing.discard(clearing))
         if how.reason == "oom_killed":
             log.error(
                 "Server {server} of {owner} was killed: it needs more memory",
@@ -491,12 +502,37 @@ class DockerRuntime:
                 owner=instance.key.owner.label,
             )
 
+    async def _clear(self, container_id: str) -> None:
+        """Remove a container that is taken up by nobody again, and its network."""
+        await self._remove(container_id)
+        await self._tidy()
+
     # --- Ending -------------------------------------------------------------------------------
 
     def stop(self, instance: IInstance, grace_s: float) -> Deferred[Exit]:
         """See `IRuntime.stop`."""
         ours = self._instances.get(instance.instance_id)
         return instance.when_ended() if ours is None else ours.stop(grace_s)
+
+    def assign(self, instance: IInstance, key: InstanceKey) -> None:
+        """
+        See `IRuntime.assign`.
+
+        The container gets a name that tells its owner, for a gate that adopts it.  When the engine
+        does not take it, the next gate removes the container instead.
+        """
+        ours = self._instances.get(instance.instance_id)
+        if ours is None:
+            return
+        ours.key = key
+        name = container.given_name(self._gate_id, ours.made_for, key, ours.instance_id)
+        self.calls.call(lambda client: client.rename(ours.container_id, name)).addErrback(
+            lambda failure: log.warn(
+                "Container of {server} keeps the name of a spare one: {why}",
+                server=key.server,
+                why=failure.getErrorMessage(),
+            )
+        )
 
     @deferred
     async def remove(self, key: InstanceKey) -> None:
@@ -550,17 +586,19 @@ class DockerRuntime:
         return adopted
 
     async def _adopt(self, known: Known) -> ContainerInstance | None:
-        key = known.key
+        key, made_for = known.key, known.made_for
         spec = None if key is None else self._find(key.server)
         fits = (
             key is not None
             and spec is not None
             and known.labels.get(LABEL_SPEC) == container.spec_hash(spec, self._hash_key)
+            and known.state not in ("created", "dead", "removing", "paused")
         )
-        if not fits or known.state in ("created", "dead", "removing", "paused"):
+        if not fits or known.is_used_up:
             await self._remove(known.container_id)
             return None
         assert key is not None
+        assert made_for is not None
         assert spec is not None
         if not known.running:
             return None
@@ -568,12 +606,13 @@ class DockerRuntime:
             # Its stdin ended; it may be slow to notice.
             await self._remove(known.container_id)
             return None
-        launch = Launch(instance_id=known.instance_id, key=key, values={})
+        launch = Launch(instance_id=known.instance_id, key=made_for, values={})
         instance = self._make(spec, launch, known.container_id, {})
+        instance.key = key
         try:
             await self._connect(instance)
             await self._settle(instance, spec)
-            await self._network(spec, key)
+            await self._network(spec, made_for)
             instance.before = await self._last_lines(known.container_id)
         except (NotThere, Refused, RuntimeUnavailable, OSError):
             instance.lose()
@@ -632,7 +671,7 @@ class DockerRuntime:
         await self._lists.renew()
 
     async def _remove_stray(self, known: Known) -> None:
-        if known.state == "exited" and known.key is not None:
+        if known.state == "exited" and known.key is not None and not known.is_used_up:
             spec = self._find(known.key.server)
             remove_s = 0.0 if spec is None else spec.lifetime.remove_s
             if spec is not None and not remove_s:
@@ -656,6 +695,7 @@ class DockerRuntime:
             if instance.stdio or not self._keep
         ]
         await DeferredList(stops)
+        await DeferredList(tuple(self._clearing))
         self._closed = True
         self._events.stop()
         for instance in tuple(self._instances.values()):

@@ -224,6 +224,32 @@ class NameTests(SynchronousTestCase):
         self.assertTrue(known.running)
         self.assertEqual((known.network, known.created_at), ("n", 12.0))
 
+    def test_given_away(self) -> None:
+        """The name of a container that was nobody's tells who has it."""
+        made_for = InstanceKey("time", Owner.nobody(Isolation.PER_KEY, "7f"))
+        session = Owner(Isolation.PER_SESSION, "a" * 32 + "/" + "b" * 32)
+        listed: dict[str, Any] = {
+            "Id": "c1",
+            "State": "running",
+            "Labels": container.labels(SPEC, made_for, "gate", b"k"),
+        }
+
+        def named(name: str) -> container.Known:
+            return container.known({**listed, "Names": ["/" + name]})
+
+        spare = named(container.container_name("gate", made_for, "start7"))
+        self.assertEqual((spare.key, spare.is_used_up), (made_for, True))
+        for owner in (KEY.owner, session):
+            name = container.given_name("gate", made_for, InstanceKey("time", owner), "start7")
+            self.assertTrue(re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name, re.ASCII))
+            given = named(name)
+            self.assertEqual(given.key, InstanceKey("time", owner))
+            self.assertEqual((given.made_for, given.instance_id), (made_for, "start7"))
+            self.assertFalse(given.is_used_up)
+            self.assertTrue(replace(given, state="exited").is_used_up)
+        for name in ("x.for.whom.y.start7", "x.by.per-key.y.start7"):
+            self.assertEqual(named(name).key, made_for)
+
     def test_foreign(self) -> None:
         """Labels that are not as ours are of nobody."""
         for labels in ({}, {"mcpgate.isolation": "what", "mcpgate.server": "x"}):

@@ -460,6 +460,62 @@ class NextLifeTests(RuntimeTestCase):
         self.assertEqual(self.adopt(), [])
         self.reactor.advance(1.0)
 
+    def test_spare_ones(self) -> None:
+        """A container that was given goes on with its owner; one that is still spare is removed."""
+        box = replace(WEB, container=Container(image="x:1"))
+        self.specs["web"] = box
+        given, spare = (self.successResultOf(self.runtime.start(box, self.spare(n))) for n in "12")
+        key = InstanceKey("web", Owner(Isolation.PER_KEY, "a" * 32))
+        self.runtime.assign(given, key)
+        self.assertEqual(given.key, key)
+        (adopted,) = self.adopt()
+        self.assertEqual((adopted.instance_id, adopted.key), (given.instance_id, key))
+        self.assertEqual(list(self.engine.containers_), ["c1"])
+        self.assertNotEqual(given.instance_id, spare.instance_id)
+        done = self.runtime.stop(adopted, 1.0)
+        self.tell("die")
+        self.ended(adopted)
+        self.successResultOf(done)
+        self.assertEqual(self.engine.containers_, {})
+        self.assertEqual(self.engine.networks_, [])
+
+    def spare(self, number: str, spec: ServerSpec = WEB) -> Launch:
+        """Make a launch of a copy that is nobody's."""
+        launch = self.launch(spec)
+        return replace(
+            launch, key=InstanceKey(spec.name, Owner.nobody(Isolation.PER_KEY, number)), values={}
+        )
+
+    def test_spare_one_is_never_taken_up(self) -> None:
+        """What is left of a spare container is removed, not started again."""
+        launch = self.spare("1", PIPE)
+        first = self.successResultOf(self.runtime.start(PIPE, launch))
+        self.engine.refusals["remove"] = REFUSED
+        self.engine.end("c1", 1)
+        self.tell("die")
+        self.ended(first)
+        self.assertEqual(self.engine.states(), ["exited"])
+        again = replace(launch, instance_id="again")
+        self.successResultOf(self.runtime.start(PIPE, again))
+        self.assertEqual(list(self.engine.containers_), ["c2"])
+        self.engine.refusals["remove"] = REFUSED
+        self.engine.end("c2", 1)
+        self.tell("die", "c2")
+        self.reactor.advance(1.0)
+        self.successResultOf(self.runtime.reconcile())
+        self.assertEqual(self.engine.containers_, {})
+
+    def test_engine_keeps_the_name(self) -> None:
+        """When the engine can not be told of the owner the owner has its copy all the same."""
+        given = self.successResultOf(self.runtime.start(WEB, self.spare("1")))
+        key = InstanceKey("web", Owner(Isolation.PER_KEY, "a" * 32))
+        self.engine.refusals["rename"] = REFUSED
+        self.runtime.assign(given, key)
+        self.assertEqual(given.key, key)
+        self.assertEqual(self.adopt(), [])
+        self.assertEqual(self.engine.containers_, {})
+        self.runtime.assign(given, key)
+
     def test_not_while_adopting(self) -> None:
         """What is being adopted is not taken for a stray."""
         self.start(WEB)
