@@ -33,6 +33,7 @@ def advise(config: Config, environ: Mapping[str, str], now: datetime, which: Whi
     :param now: aware.
     """
     return [
+        *config.notes,
         *_listeners(config),
         *_files(config, now),
         *_access(config),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from mcpgate.config import ini, schema
+from mcpgate.config.dialects import NotTakenError, read_servers
+from mcpgate.config.dialects.writing import as_ini
 from mcpgate.config.interpolation import Interpolation, read_bounded
 from mcpgate.config.kinds import Surroundings
 from mcpgate.config.model import Config
@@ -58,6 +60,7 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
     interpolation = Interpolation(environ, around.base)
     reading = Reading(str(path), interpolation, around)
     reading.read(text)
+    notes = _include(reading, environ)
 
     gate = gate_section(reading.section(schema.GATE), default_state_dir(environ))
     admin = admin_section(reading.section(schema.ADMIN))
@@ -82,6 +85,7 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
             spec for values, spec in specs if spec is not None and values.get("enabled", True)
         ),
         sources=interpolation.sources,
+        notes=notes,
     )
     for values, spec in specs:
         listed = spec is not None and spec.container.egress == "allow-list"
@@ -96,6 +100,34 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
     if reading.problems:
         raise ConfigError(reading.problems)
     return config
+
+
+def _include(reading: Reading, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """
+    Read the servers of the files that ``include`` names; give what they could not be taken for.
+
+    They are held to the same owner and mode: they name programs too.
+    """
+    section = reading.section(schema.GATE)
+    nothing: tuple[Path, ...] = ()
+    notes: list[str] = []
+    for path in section.get("include", nothing):
+        try:
+            taken = read_servers(_read_text(path, os.geteuid()), path.stem, environ)
+        except ConfigError as error:
+            for problem in error.problems:
+                reading.complain(problem)
+        except NotTakenError as error:
+            section.problem("include", f"{path.name} can not be read", str(error))
+        else:
+            reading.read_made(as_ini(taken), str(path))
+            notes += [f"{path.name}: {note}" for note in taken.notes]
+            notes += [
+                f"{path.name}: [server:{one.name}] {note}"
+                for one in taken.servers
+                for note in one.notes
+            ]
+    return tuple(notes)
 
 
 def _read_text(path: Path, uid: int) -> str:

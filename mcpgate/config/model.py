@@ -290,6 +290,7 @@ class Config:
 
     :ivar path: the file it came from, absolute.
     :ivar sources: every ``${...}`` used, once each; see `secrets`.
+    :ivar notes: what of included files could not be taken over.
     """
 
     path: Path = Path("gate.ini")
@@ -302,6 +303,7 @@ class Config:
     log: LogSection = field(default_factory=LogSection)
     servers: tuple[ServerSpec, ...] = ()
     sources: tuple[SecretSource, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -114,11 +114,39 @@ class Reading:
         """Take in the whole text."""
         document = ini.parse(text, self._form_fault)
         for section in document.sections.values():
-            values = self._open(section)
-            if values is not None:
-                self._sections[section.name] = values
-                for entry in section.entries.values():
-                    self._entry(values, entry)
+            self._take(section)
+
+    def read_made(self, text: str, file: str) -> None:
+        """
+        Take in sections that were made of another file, whose lines are not those of ``text``.
+
+        A section that is there already is a fault.
+        """
+        mine, self.file = self.file, file
+        for section in ini.parse(text, self._form_fault).sections.values():
+            section.line = 0
+            for entry in section.entries.values():
+                entry.line = 0
+                entry.lines = [(0, line) for _, line in entry.lines]
+            twin = self._sections.get(section.name)
+            if twin is None:
+                self._take(section)
+            else:
+                self._form_fault(
+                    0,
+                    section.name,
+                    "",
+                    f"the server stands in {twin.file} as well",
+                    "Rename or remove one of them",
+                )
+        self.file = mine
+
+    def _take(self, section: ini.Section) -> None:
+        values = self._open(section)
+        if values is not None:
+            self._sections[section.name] = values
+            for entry in section.entries.values():
+                self._entry(values, entry)
 
     def complain(self, problem: Problem) -> None:
         """Keep a fault; of a flood only the first."""

@@ -100,6 +100,16 @@ GATE: Final = SectionSchema(
             plain=True,
         ),
         Key(
+            name="include",
+            kind=kinds.PATHS,
+            effect=(
+                "Files of MCP servers in the form of other programs, such as ``mcpServers``; "
+                "their servers are served as if they stood here. Keys of the gate may stand in "
+                "an object ``mcpgate`` of each. ``mcpgate import`` shows what is made of them."
+            ),
+            plain=True,
+        ),
+        Key(
             name="public_url",
             kind=kinds.ORIGIN,
             into="public_url",

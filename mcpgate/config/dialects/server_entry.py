@@ -47,6 +47,7 @@ _KNOWN: Final = frozenset(
         "restartOnExit",
         "maxRestarts",
         "restartDelay",
+        "mcpgate",
         *_ADDRESS,
         *_KINDS,
     }
@@ -73,6 +74,7 @@ def take_entry(server: Server, entry: Mapping[str, object], environ: Mapping[str
     if not taken:
         return False
     _life(server, entry)
+    _own(server, entry)
     _leave_out(server, entry)
     return True
 
@@ -185,6 +187,17 @@ def _life(server: Server, entry: Mapping[str, object]) -> None:
                 server.set("call_timeout_max", format_duration(seconds))
             if key == "start_timeout" and seconds < 60:
                 server.set("start_wait", format_duration(seconds))
+
+
+def _own(server: Server, entry: Mapping[str, object]) -> None:
+    """Take over keys of the gate's own, as they are: they come last and win."""
+    own = entry.get("mcpgate")
+    if not isinstance(own, dict):
+        return
+    for key, value in own.items():
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        server.keys = [pair for pair in server.keys if pair[0] != key]
+        server.set(key, text)
 
 
 def _leave_out(server: Server, entry: Mapping[str, object]) -> None:
