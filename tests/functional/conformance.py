@@ -24,7 +24,7 @@ from pathlib import Path
 from unittest import TestCase
 
 from tests.functional import real
-from tests.functional.gate_process import NO_LIMITS, GateProcess
+from tests.functional.gate_process import NO_LIMITS, ROOT, GateProcess
 from tests.functional.yardsticks import YARDSTICKS, running
 
 # How each revision is asked for.
@@ -35,6 +35,7 @@ REVISIONS = {
 }
 SUITE_S = 240.0
 SCENARIO_MS = 15_000
+CLIENT_MS = 60_000
 
 # The suite can send no key: everybody is the same user.
 OPEN_GATE = (
@@ -141,6 +142,24 @@ def run_server_suite(url: str, revision: str) -> dict[str, Checks]:
     return run_suite(words, "server-")
 
 
+def run_client_suite(scenario: str, revision: str, via: str, era: str) -> dict[str, Checks]:
+    """
+    Try a client, see `tests.functional.suite_client`.
+
+    :param via: ``direct`` or ``gate``.
+    :param era: that of the client; the suite speaks the one of the revision.
+    """
+    command = f"{sys.executable} -m tests.functional.suite_client {via} {era}"
+    words = ["client", "--command", command, "--scenario", scenario, "--spec-version", revision]
+    parts = real.require("node", "conformance", "mcp2")
+    return run_suite(
+        [*words, "--timeout", str(CLIENT_MS)],
+        "",
+        PYTHONPATH=os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry)]),
+        MCPGATE_REAL_PARTS=str(parts.resolve()),
+    )
+
+
 def run_direct(fixture: str, revision: str) -> dict[str, Checks]:
     """Try a yardstick."""
     with running(YARDSTICKS[fixture]) as port:
@@ -189,7 +208,7 @@ def table(direct: Results, gate: Results) -> list[str]:
     return lines
 
 
-class _Bench(TestCase):
+class Bench(TestCase):
     """What a gate needs beside a configuration, on the command line."""
 
     def runTest(self) -> None:  # noqa: N802 - a name of unittest
@@ -211,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.via != "gate":
         direct = run_direct(asked.reference or asked.fixture, asked.revision)
     if asked.via != "direct":
-        bench = _Bench()
+        bench = Bench()
         try:
             gate = run_gate(bench, asked.fixture, asked.revision)
         finally:

@@ -12,6 +12,7 @@ from tests.functional.conformance import (
     Checks,
     lost,
     required,
+    run_client_suite,
     run_direct,
     run_gate,
     totals,
@@ -109,3 +110,57 @@ class ServerSuiteTests(TestCase):
     def test_legacy_stdio(self) -> None:
         """A legacy server over stdio passes at 2025-11-25 what the revision requires."""
         self.compare("py1-stdio", LEGACY, measure="py1")
+
+
+class ClientSuiteTests(TestCase):
+    """The suite as the server behind the gate: the gate is as good a client as the SDK's own."""
+
+    direct: ClassVar[dict[tuple[str, str], dict[str, Checks]]] = {}
+
+    def compare(self, scenario: str, revision: str, era: str) -> None:
+        """Compare a client of an era behind the gate with one that the suite sees itself."""
+        key = (scenario, revision)
+        if key not in self.direct:
+            speaks = "modern" if revision == MODERN else "legacy"
+            self.direct[key] = run_client_suite(scenario, revision, "direct", speaks)
+        wanted = self.direct[key]
+        self.assertFalse([name for name, checks in wanted.items() if checks.failed])
+        gate = run_client_suite(scenario, revision, "gate", era)
+        line = f"{scenario} at {revision}, {era} client: passed/failed {totals(wanted)} directly"
+        print(f"\n{line}, {totals(gate)} through the gate", file=sys.stderr)  # noqa: T201
+        run = f"{era} client of {scenario} at {revision}"
+        expected.check(self, EXPECTED, run, lost(wanted, gate))
+
+    def both(self, scenario: str, revision: str) -> None:
+        """Compare clients of both eras: one is relayed, one bridged."""
+        for era in ("legacy", "modern"):
+            with self.subTest(era):
+                self.compare(scenario, revision, era)
+
+    def test_call_legacy(self) -> None:
+        """A tool of a legacy server is called."""
+        self.both("tools_call", LEGACY)
+
+    def test_retry(self) -> None:
+        """A legacy server that ends its stream is asked again, when it said and where it was."""
+        self.both("sse-retry", LEGACY)
+
+    def test_call_modern(self) -> None:
+        """A tool of a modern server is called."""
+        self.both("tools_call", MODERN)
+
+    def test_metadata(self) -> None:
+        """Each request to a modern server tells revision, client and capabilities."""
+        self.both("request-metadata", MODERN)
+
+    def test_standard_headers(self) -> None:
+        """Each request to a modern server has its method and name in its head."""
+        self.both("http-standard-headers", MODERN)
+
+    def test_custom_headers(self) -> None:
+        """Arguments that a modern server wants in the head are there."""
+        self.both("http-custom-headers", MODERN)
+
+    def test_invalid_headers(self) -> None:
+        """Tools that ask for impossible headers are not offered."""
+        self.both("http-invalid-tool-headers", MODERN)
