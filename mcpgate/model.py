@@ -256,6 +256,7 @@ class ServerSpec:
     :ivar prestart: a key's copy is started when the key is first seen, whatever it asks for.
     :ivar snapshot: who may be shown what the server said of itself, while it does not run:
         ``auto``, ``per-key``, ``shared`` or ``off``.
+    :ivar sse: the gate serves HTTP+SSE at ``/NAME/sse`` and ``/NAME/messages`` itself.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
 
@@ -286,6 +287,7 @@ class ServerSpec:
     warm: int = 0
     prestart: bool = False
     max_body_bytes: int = 4 * MIB
+    sse: bool = True
     relay: bool = True
     relay_body_bytes: int = 0
 

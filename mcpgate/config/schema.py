@@ -1116,6 +1116,16 @@ SERVER: Final = SectionSchema(
             effect="Largest JSON body of a request to this server.",
         ),
         Key(
+            name="sse",
+            kind=kinds.FLAG,
+            into="sse",
+            default="on",
+            effect=(
+                "Serve clients of the HTTP+SSE transport of 2024-11-05 at ``/NAME/sse`` and "
+                "``/NAME/messages``. ``off`` leaves these paths to ``relay``."
+            ),
+        ),
+        Key(
             name="relay",
             kind=kinds.FLAG,
             default_note="``on`` for HTTP servers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from mcpgate.model import ServerSpec
 
@@ -15,11 +16,16 @@ class Route:
 
     :ivar rest: what follows the server's name, raw, beginning with ``/``; empty when nothing does.
     :ivar is_endpoint: the path is the server's MCP endpoint.
+    :ivar is_sse: the path is one of the two of HTTP+SSE, and the gate serves them.
     """
 
     spec: ServerSpec
     rest: bytes
     is_endpoint: bool
+    is_sse: bool = False
+
+
+_SSE_PATHS: Final = frozenset((b"sse", b"sse/", b"messages", b"messages/"))
 
 
 class Routes:
@@ -40,7 +46,8 @@ class Routes:
         spec = self._specs.get(name)
         if spec is None:
             return None
-        return Route(spec, slash + rest, rest in (b"mcp", b"mcp/"))
+        is_sse = rest in _SSE_PATHS and spec.sse
+        return Route(spec, slash + rest, rest in (b"mcp", b"mcp/"), is_sse)
 
     def specs(self) -> list[ServerSpec]:
         """Give every server, in the order of the configuration."""

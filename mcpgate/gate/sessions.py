@@ -47,6 +47,7 @@ class Session:
     :ivar extras: free for the endpoint (live stream, stdio peer).
     :ivar on_end: called once each, with the reason, when the session has ended.
     :ivar ended: it is over: found by nobody, kept nowhere.
+    :ivar kept: it is in the store, so it survives a restart of the gate.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Session:
         "ended",
         "extras",
         "in_use",
+        "kept",
         "label",
         "last_used",
         "on_end",
@@ -62,9 +64,15 @@ class Session:
     )
 
     def __init__(
-        self, record: SessionRecord, capabilities: dict[str, object], last_used: float
+        self,
+        record: SessionRecord,
+        capabilities: dict[str, object],
+        last_used: float,
+        *,
+        kept: bool = True,
     ) -> None:
         self.record = record
+        self.kept = kept
         self.label = session_label(record.key.session_id)
         self.capabilities = capabilities
         self.last_used = last_used
@@ -180,11 +188,15 @@ class SessionTable:
         initialize_params: bytes,
         revision: str,
         capabilities: dict[str, object],
+        *,
+        kept: bool = True,
     ) -> Session:
         """
         Make a session, ending the least recently used idle one where a cap is reached.
 
         :param initialize_params: JSON; replayed when the server forgot.
+        :param kept: False for a session that ends with its client's connection: it is not
+            written to the store, and never found by `pooled`.
         :raises TooLarge: the parameters are over 64 KiB.
         :raises Overloaded: every session that could make room is in use.
         """
@@ -210,9 +222,12 @@ class SessionTable:
             created_at=wall,
             last_used_at=wall,
         )
-        session = Session(record, capabilities, self._clock.seconds())
+        session = Session(record, capabilities, self._clock.seconds(), kept=kept)
         self._add(session)
-        self._store.put(record)
+        if kept:
+            self._store.put(record)
+        else:
+            record.id_returned = True
         self._meters.events["session_created"] += 1
         return session
 
@@ -262,7 +277,8 @@ class SessionTable:
             return
         session.persisted = now = self._clock.seconds()
         session.record.last_used_at = self._wall() - max(0.0, now - session.last_used)
-        self._store.put(session.record)
+        if session.kept:
+            self._store.put(session.record)
 
     def end(self, session: Session, reason: str) -> None:
         """
@@ -280,7 +296,8 @@ class SessionTable:
         del mine[key.session_id]
         if not mine:
             del self._by_principal[key.principal]
-        self._store.delete(key)
+        if session.kept:
+            self._store.delete(key)
         self._meters.events["session_ended"] += 1
         log.debug(
             "Session {session} of {owner} on {server} ended: {reason}",

@@ -51,6 +51,7 @@ from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.prestart import make_greeting
+from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
@@ -215,6 +216,16 @@ class Gateway(StagedService):
             keepalive_s=keepalive_s,
             watch=self.access.revocations.watch,
         )
+        self.sse = SSEEndpoint(
+            gate=gate,
+            sessions=self.sessions,
+            speaker=speaker,
+            wheel=wheel,
+            meters=self.meters,
+            keepalive_s=keepalive_s,
+            streams_per_key=config.gate.streams_per_key,
+            make_id=lambda: secrets.token_urlsafe(16),
+        )
         return Dispatcher(
             guard=self.guard,
             show_page=self.pages.show_public,
@@ -226,6 +237,7 @@ class Gateway(StagedService):
                 speaker=speaker,
                 streams_per_key=config.gate.streams_per_key,
             ),
+            sse=self.sse,
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
             greet=make_greeting(config.servers, self.pool, self._reactor),
         )
@@ -307,7 +319,9 @@ class Gateway(StagedService):
     @deferred
     async def _drain(self) -> None:
         for session in self.sessions:
-            _close_stream(session)
+            if session.kept:
+                _close_stream(session)
+        self.sse.close()
         await self.front.drain(self.config.gate.drain_s, self._refuse_the_rest)
 
     def _refuse_the_rest(self) -> None:
@@ -361,6 +375,7 @@ class Gateway(StagedService):
             self._logs.service.reopen()
 
     def _revoked(self, principal: Principal) -> None:
+        self.sse.close(principal)
         for session in self.sessions:
             if session.record.key.principal == principal:
                 _close_stream(session)

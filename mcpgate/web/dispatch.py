@@ -1,8 +1,8 @@
 """
 Where a request goes: the one place that states the order of the steps.
 
-Guard (Host, Origin, CORS) - the gate's own pages - route - who calls - the MCP endpoint or the
-byte relay.  A warm request passes through here without a Deferred.
+Guard (Host, Origin, CORS) - the gate's own pages - route - who calls - the MCP endpoint, that of
+HTTP+SSE, or the byte relay.  A warm request passes through here without a Deferred.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mcpgate.model import Caller
 from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.session_state import public
+from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.refusal import refuse, refuse_message
 
 
@@ -40,6 +41,7 @@ class Dispatcher:
         routes: Routes,
         gate: Gate,
         endpoint: MCPEndpoint,
+        sse: SSEEndpoint,
         relay: Callable[[IInbound, Caller, Route], None],
         greet: Callable[[Caller], None] | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class Dispatcher:
         self._routes = routes
         self._gate = gate
         self._endpoint = endpoint
+        self._sse = sse
         self._relay = relay
         self._greet = greet
         self.draining = False
@@ -84,7 +87,7 @@ class Dispatcher:
 
     def _refuse(self, inbound: IInbound, failure: Failure, route: Route) -> None:
         error = public(failure, inbound)
-        if route.is_endpoint:
+        if route.is_endpoint or route.is_sse:
             refuse_message(inbound, error, None, live=False)
         else:
             refuse(inbound, error)
@@ -99,6 +102,8 @@ class Dispatcher:
             raise Forbidden
         if route.is_endpoint:
             self._endpoint.serve(inbound, caller, route.spec)
+        elif route.is_sse:
+            self._sse.serve(inbound, caller, route)
         elif not route.rest:
             raise NotFound(f"The MCP endpoint is /{route.spec.name}/mcp.")
         else:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Task:
 
     :ivar certificate: PEM file of what it shall trust.
     :ivar calls: the arguments of each call.
+    :ivar sse: over HTTP+SSE.
     :ivar model: address of the model of agents.
     """
 
@@ -43,6 +44,12 @@ class Task:
     tool: str
     calls: Sequence[dict[str, str]]
     model: str
+    sse: bool = False
+
+    @property
+    def over_sse(self) -> Task:
+        """Give the same over HTTP+SSE."""
+        return replace(self, url=self.url.removesuffix("/mcp") + "/sse", sse=True)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,6 +59,8 @@ class Task:
     def text(self, **more: Any) -> str:
         """Write it for the drivers in ``clients/``."""
         plain = {"url": self.url, "headers": self.headers, "tool": self.tool}
+        if self.sse:
+            more["sse"] = True
         return json.dumps({**plain, "calls": list(self.calls), **more})
 
     def prompt(self, prefix: str = "") -> str:
@@ -159,7 +168,8 @@ def _mcp_remote(room: Room) -> Said:
     task = room.task
     bridge = str(real.package("mcp-remote") / "mcp-remote" / "dist" / "proxy.js")
     header = f"{KEY_FIELD}:{task.key}"
-    command = [real.node(), bridge, task.url, "--header", header, "--transport", "http-only"]
+    only = "sse-only" if task.sse else "http-only"
+    command = [real.node(), bridge, task.url, "--header", header, "--transport", only]
     text = task.text(command=command)
     return _driver(room, real.python("mcp1"), str(CLIENTS / "sdk1.py"), text)
 
@@ -207,8 +217,9 @@ def _gemini(room: Room) -> Said:
     """Its own check of the server's health, then two calls by the model on loopback."""
     task = room.task
     start = [real.node(), str(real.package("gemini") / ".bin" / "gemini")]
+    where = {"url": task.url, "type": "sse"} if task.sse else {"httpUrl": task.url}
     settings = {
-        "mcpServers": {"gate": {"httpUrl": task.url, "headers": task.headers}},
+        "mcpServers": {"gate": {**where, "headers": task.headers}},
         "security": {
             "folderTrust": {"enabled": False},
             "auth": {"selectedType": "gemini-api-key"},
@@ -222,6 +233,14 @@ def _gemini(room: Room) -> Said:
     model = {"GEMINI_API_KEY": "none", "GOOGLE_GEMINI_BASE_URL": task.model}
     asked = room.run(*start, "--yolo", "-m", "gemini-2.5-flash", "-p", task.prompt(), **model)
     return Said(tools=None, results=asked.split(" | "), output=asked)
+
+
+def _over_sse(drive: Callable[[Room], Said]) -> Callable[[Room], Said]:
+    def run(room: Room) -> Said:
+        room.task = room.task.over_sse
+        return drive(room)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -257,5 +276,10 @@ CLIENT_LIST = (
     RealClient("inspector", ("node", "inspector"), _inspector),
     RealClient("claude_code", ("claude",), _claude),
     RealClient("gemini_cli", ("node", "gemini"), _gemini),
+    RealClient("python_sdk_1_sse", ("mcp1",), _over_sse(_python("mcp1", "sdk1.py"))),
+    RealClient("typescript_sdk_1_sse", ("node", "sdk1"), _over_sse(_typescript("1"))),
+    RealClient("typescript_sdk_2_sse", ("node", "sdk2"), _over_sse(_typescript("2"))),
+    RealClient("mcp_remote_sse", ("node", "mcp-remote", "mcp1"), _over_sse(_mcp_remote)),
+    RealClient("gemini_cli_sse", ("node", "gemini"), _over_sse(_gemini)),
 )
 BY_NAME = {client.name: client for client in CLIENT_LIST}

@@ -156,7 +156,7 @@ SERVERS: Mapping[str, Server] = {
         "echo",
         lambda user, marker: {"message": f"{user} {marker}"},
         lambda user, marker: f"{user} {marker}",
-        ("typescript_sdk_1", "typescript_sdk_2"),
+        ("typescript_sdk_1", "typescript_sdk_2", "typescript_sdk_1_sse"),
     ),
 }
 
@@ -243,8 +243,8 @@ bed = Bed()
 
 
 def user_of(client: str) -> str:
-    """Name the user a client is."""
-    return "user" + client.replace("_", "")
+    """Name the user a client is; no name is part of another."""
+    return f"user{client.replace('_', '')}z"
 
 
 def _order(pair: tuple[str, str]) -> tuple[int, str]:

@@ -51,7 +51,9 @@ from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.post import Speaker
 from mcpgate.web.mcp.snapshots import SnapshotBook
+from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from tests.upstream.stdio_fakes import FakeChannel
 from tests.web.fake_inbound import FakeInbound
@@ -574,6 +576,21 @@ class World:
             common["cold"] = self.cold
         stdio = StdioSpeaker(**common)
         http = HTTPSpeaker(forwarding=Forwarding(), **common)
+        stream_ids = count(1)
+
+        def speaker(spec: ServerSpec) -> Speaker:
+            return stdio if spec.transport is Transport.STDIO else http
+
+        self.sse = SSEEndpoint(
+            gate=self.gate,
+            sessions=self.sessions,
+            speaker=speaker,
+            wheel=self.wheel,
+            meters=self.meters,
+            keepalive_s=KEEPALIVE_S,
+            streams_per_key=streams,
+            make_id=lambda: f"stream-{next(stream_ids):032x}",
+        )
         self.relayed: list[Route] = []
         self.pages: list[bytes] = []
         self.dispatcher = Dispatcher(
@@ -584,9 +601,10 @@ class World:
             endpoint=MCPEndpoint(
                 gate=self.gate,
                 sessions=self.sessions,
-                speaker=lambda spec: stdio if spec.transport is Transport.STDIO else http,
+                speaker=speaker,
                 streams_per_key=streams,
             ),
+            sse=self.sse,
             relay=lambda inbound, caller, route: self.relayed.append(route),
         )
 
@@ -603,6 +621,7 @@ class World:
         path: bytes = b"/notes/mcp",
         kind: bytes = b"application/json",
         version: bytes = b"",
+        query: bytes | None = None,
         more: tuple[tuple[bytes, bytes], ...] = (),
     ) -> FakeInbound:
         """Send a request."""
@@ -618,7 +637,7 @@ class World:
         if method == "POST":
             lines.append((b"content-type", kind))
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        inbound = FakeInbound(method, path, body=data, fields=lines)
+        inbound = FakeInbound(method, path, body=data, fields=lines, query=query)
         self.dispatcher(inbound)
         self.settle()
         return inbound

@@ -8,14 +8,12 @@ server is spoken to.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from twisted.python.failure import Failure
 
 from mcpgate.errors import (
     BadRequest,
-    InvalidParams,
     MethodNotAllowed,
     NotAcceptable,
     SessionNotFound,
@@ -35,9 +33,10 @@ from mcpgate.mcp.jsonrpc import (
     salvage_id,
 )
 from mcpgate.mcp.methods import INITIALIZE, PING
-from mcpgate.mcp.revisions import REVISIONS, Era, negotiate
+from mcpgate.mcp.revisions import REVISIONS, Era
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.mcp.answer import STREAM_FIELDS
+from mcpgate.web.mcp.opening import check_initialize, new_session, taken_apart
 from mcpgate.web.mcp.post import SESSION, VERSION, Post, Speaker
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import JSON, NO_STORE, accepts, refuse_batch, refuse_message
@@ -126,7 +125,7 @@ class MCPEndpoint:
                 self._initialize(inbound, caller, spec, message, body, acceptable)
                 return
             session = self._find(inbound, caller, spec, message)
-            messages = self._messages(message, session)
+            messages = taken_apart(message, session.record.revision)
             live = True
             self._route(inbound, caller, spec, session, message, messages, body, acceptable)
         except Exception:
@@ -150,21 +149,11 @@ class MCPEndpoint:
         body: bytes,
         acceptable: tuple[bool, bool],
     ) -> None:
-        params = message.params or {}
-        requested = params.get("protocolVersion")
-        capabilities = params.get("capabilities")
-        if not isinstance(requested, str) or not isinstance(capabilities, dict):
-            raise InvalidParams("initialize needs protocolVersion and capabilities.")
+        check_initialize(message)
         self._gate.charge(caller, spec)
         release = self._gate.enter(caller)
         try:
-            session = self._sessions.create(
-                caller.principal,
-                spec.name,
-                json.dumps(params, ensure_ascii=False, separators=(",", ":")).encode(),
-                negotiate(requested).name,
-                capabilities,
-            )
+            session = new_session(self._sessions, caller, spec, message)
         except BaseException:
             release()
             raise
@@ -181,19 +170,6 @@ class MCPEndpoint:
             release=release,
         )
         self._speaker(spec).initialize(post, session)
-
-    def _messages(self, message: Message | Batch, session: Session) -> tuple[Message, ...]:
-        """Take a batch apart, where the session's revision knows batches."""
-        if not isinstance(message, Batch):
-            return (message,)
-        if not REVISIONS[session.record.revision].batch:
-            raise BadRequest("Batches are not part of this session's protocol revision.")
-        requests = [m for m in message.messages if isinstance(m, Request)]
-        if any(request.method == INITIALIZE for request in requests):
-            raise BadRequest("initialize must not be part of a batch.")
-        if len({request.id for request in requests}) < len(requests):
-            raise BadRequest("Two requests of a batch have the same id.")
-        return message.messages
 
     def _route(
         self,

@@ -8,11 +8,22 @@ keep-alive interval, and a newer one of the same session replaces it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-from mcpgate.interfaces import IInbound, IUpstreamCall
+from mcpgate.interfaces import IInbound
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.web.event_stream import KEEPALIVE
 from mcpgate.web.mcp.answer import STREAM_FIELDS
+
+
+class Source(Protocol):
+    """What feeds a stream, and can be made to wait."""
+
+    def pause(self) -> None:
+        """Feed no more for now."""
+
+    def resume(self) -> None:
+        """Go on."""
 
 
 class StandingStream:
@@ -20,6 +31,7 @@ class StandingStream:
     One GET answered with an event stream that stays open.
 
     :param ended: called once when the client has gone or the stream was closed.
+    :param first: what the stream begins with.
     :param drained: called when a client that read too slowly has caught up.
     :ivar over: it has ended.
     :ivar paused: the client reads too slowly.
@@ -45,6 +57,7 @@ class StandingStream:
         keepalive_s: float,
         ended: Callable[[StandingStream], None],
         drained: Callable[[], None] = lambda: None,
+        first: bytes = b": open\n\n",
     ) -> None:
         self._inbound = inbound
         self._wheel = wheel
@@ -53,10 +66,10 @@ class StandingStream:
         self._drained = drained
         self._deadline: Deadline | None = None
         self.paused = False
-        self.source: IUpstreamCall | None = None
+        self.source: Source | None = None
         inbound.start(200, list(STREAM_FIELDS), None)
         # Some clients and proxies wait for the first byte of the body.
-        inbound.write(b": open\n\n")
+        inbound.write(first)
         self._rearm()
         inbound.register_flow(self._pause, self._resume)
         inbound.on_gone(self._end)

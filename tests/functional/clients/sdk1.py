@@ -2,7 +2,7 @@
 The Python SDK 1.x as a client: over HTTP, or of a stdio server.
 
 ``sdk1.py TASK`` with the task of `tests.functional.real_clients` as JSON; ``command`` in it runs a
-stdio server instead of connecting to ``url``.
+stdio server instead of connecting to ``url``, ``sse`` in it connects over HTTP+SSE.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from mcp import ClientSession
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamablehttp_client
 
@@ -25,6 +26,8 @@ def connect() -> Any:
         return stdio_client(
             StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
         )
+    if TASK.get("sse"):
+        return sse_client(TASK["url"], headers=TASK["headers"])
     return streamablehttp_client(TASK["url"], headers=TASK["headers"])
 
 

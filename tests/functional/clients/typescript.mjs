@@ -1,5 +1,5 @@
 // The TypeScript SDK as a client:  node typescript.mjs 1|2 NODE_MODULES TASK
-// TASK is that of tests/functional/real_clients.py as JSON.
+// TASK is that of tests/functional/real_clients.py as JSON; "sse" in it connects over HTTP+SSE.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -18,9 +18,13 @@ if (version === "1") {
 }
 
 const client = new Client({ name: "tried", version: "1" });
-const transport = new StreamableHTTPClientTransport(new URL(task.url), {
-  requestInit: { headers: task.headers },
-});
+let Transport = StreamableHTTPClientTransport;
+if (task.sse) {
+  ({ SSEClientTransport: Transport } = await load(
+    version === "1" ? "@modelcontextprotocol/sdk/client/sse.js" : "@modelcontextprotocol/client",
+  ));
+}
+const transport = new Transport(new URL(task.url), { requestInit: { headers: task.headers } });
 await client.connect(transport);
 const tools = (await client.listTools()).tools.map((tool) => tool.name);
 const results = [];
