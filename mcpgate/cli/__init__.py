@@ -21,6 +21,7 @@ from typing import Final
 
 COMMANDS: Final = (
     "check",
+    "cleanup",
     "demo",
     "importing",
     "keys",

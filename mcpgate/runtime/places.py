@@ -18,6 +18,7 @@ from typing import Any
 from mcpgate.model import InstanceKey, Isolation
 
 _RECORD = "process"
+_LABEL = 8  # Digits of `mcpgate.model.Owner.label`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,19 @@ class Places:
         os.chmod(folder, 0o777)  # noqa: S103  # below a folder that is closed
         return folder
 
+    def data_of(self, label: str) -> list[tuple[str, str]]:
+        """
+        Give server and folder of the data of an owner.
+
+        :param label: of the owner, or more digits of its digest; whole folder names match, too.
+        """
+        found = []
+        for server in _names(self._data):
+            for name in _names(os.path.join(self._data, server)):
+                if name == label or (len(label) >= _LABEL and name.startswith(label)):
+                    found.append((server, os.path.join(self._data, server, name)))
+        return found
+
     def write_file(self, folder: str, name: str, text: str) -> None:
         """Write a file only its owner can read; the name may hold folders, but not lead out."""
         path = os.path.normpath(os.path.join(folder, name))
@@ -118,6 +132,13 @@ class Places:
         if key.owner.isolation is not Isolation.PER_SESSION:
             return []
         return [self.data_dir(key)]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 def remove_tree(folder: str) -> None:

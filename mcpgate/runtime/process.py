@@ -232,6 +232,15 @@ class ProcessRuntime:
             await self._trees.remove(folder)
 
     @deferred
+    async def forget_data(self, folder: str) -> None:
+        """Remove a data folder of an owner nothing runs for."""
+        await self._trees.remove(folder)
+
+    def data_of(self, label: str) -> list[tuple[str, str]]:
+        """See `Places.data_of`."""
+        return self._places.data_of(label)
+
+    @deferred
     async def adopt(self) -> list[IInstance]:
         """
         See `IRuntime.adopt`; processes are never adopted: their pipes died with the gate.

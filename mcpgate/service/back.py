@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -35,6 +35,11 @@ from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
 from mcpgate.upstream.stdio import StdioUpstream
 
 log = Logger()
+
+DOCKER_ID: Final = "docker-id"
+"""File of the state directory that holds the gate's id."""
+CONTAINER_ENTRIES: Final = b"entries of containers"
+"""What the secret of the state directory is drawn on for, for labels of containers."""
 
 
 class BackError(Exception):
@@ -174,7 +179,7 @@ def make_containers(
             files_dir=files_dir,
         ),
         state_dir=str(state_dir),
-        hash_key=hmac.digest(secret, b"entries of containers", "sha256"),
+        hash_key=hmac.digest(secret, CONTAINER_ENTRIES, "sha256"),
         find=config.server,
         specs=config.servers,
         meters=meters,
@@ -184,7 +189,7 @@ def make_containers(
 
 def kept_gate_id(state_dir: Path) -> str:
     """Give the id of the gate with this state directory; made on first use."""
-    path = state_dir / "docker-id"
+    path = state_dir / DOCKER_ID
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:

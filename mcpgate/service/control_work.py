@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ from mcpgate.errors import BadRequest, NotFound
 from mcpgate.gate.access.operator import operator
 from mcpgate.model import Caller, InstanceState, Isolation, ServerSpec
 from mcpgate.runtime.attempt import REMOTE
+from mcpgate.runtime.docker.cleanup import Wish
 from mcpgate.runtime.docker.container import Known
 from mcpgate.runtime.pool import Report
-from mcpgate.telemetry.views import ImageView, InstanceView, LogView
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
 from mcpgate.timing.deferreds import deferred
 from mcpgate.web.mcp.post import owner_of
-from mcpgate.web.pages.control import Chosen
+from mcpgate.web.pages.control import Chosen, Tidying
 
 if TYPE_CHECKING:
     from mcpgate.service.gateway import Gateway
@@ -116,6 +118,36 @@ class ControlWork:
             for label in [report.key.owner.label]
         }
 
+    # --- Removing -----------------------------------------------------------------------------
+
+    @deferred
+    async def clean_up(self, tidying: Tidying) -> list[Leftover]:
+        """See `ControlView.clean_up`."""
+        found = []
+        containers = self._gateway.back.containers
+        if containers is not None and (tidying.stopped or tidying.orphans):
+            found += await containers.clean_up(
+                Wish(dry_run=tidying.dry_run, stopped=tidying.stopped, orphans=tidying.orphans)
+            )
+        processes = self._gateway.back.processes
+        for label in tidying.data:
+            for server, folder in processes.data_of(label):
+                told = data_leftover(server, folder, used=self._uses(server, folder))
+                if not tidying.dry_run and not told.error:
+                    await processes.forget_data(folder)
+                found.append(told)
+        return found
+
+    def _uses(self, server: str, folder: str) -> bool:
+        """Tell whether a copy runs on a data folder, or is on its way."""
+        quiet = (InstanceState.ABSENT, InstanceState.STOPPED, InstanceState.FAILED)
+        return any(
+            report.key.server == server
+            and (report.key.owner.digest.replace("/", "-") or "shared") == os.path.basename(folder)
+            and report.state not in quiet
+            for report in self._gateway.pool.instances()
+        )
+
     # --- Starting and stopping ------------------------------------------------------------------
 
     def stop(self, chosen: Chosen) -> Deferred[list[tuple[str, str]]] | None:
@@ -184,6 +216,19 @@ class ControlWork:
                 "show the key."
             )
         return succeed([_allowed(spec, caller) for caller in found])
+
+
+def data_leftover(server: str, folder: str, *, used: bool) -> Leftover:
+    """Tell of a data folder that was asked for."""
+    name = os.path.basename(folder)
+    return Leftover(
+        kind="data",
+        name=folder,
+        server=server,
+        owner=name if name == "shared" else name[:8],
+        why="asked for",
+        error="an instance uses it: stop that first" if used else "",
+    )
 
 
 def _allowed(spec: ServerSpec, caller: Caller) -> Caller:

@@ -118,6 +118,7 @@ class Pages:
                 follow=work.follow,
                 start=work.start,
                 stop=work.stop,
+                clean_up=work.clean_up,
                 reload=self.reload,
             ),
             make_id=make_id,

@@ -82,6 +82,23 @@ class ImageView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """
+    A thing a clean-up removed, or would remove.
+
+    :ivar kind: ``container``, ``network``, ``files`` (of servers, in memory) or ``data``.
+    :ivar error: why it could not be removed.
+    """
+
+    kind: str
+    name: str
+    why: str
+    server: str = ""
+    owner: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
     """
     The container engine.

@@ -20,8 +20,15 @@ from mcpgate.gate.sessions import SessionTable
 from mcpgate.model import Principal
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.views import ImageView, InstanceView
-from mcpgate.web.pages.control import SOCKET_NAME, Chosen, ControlService, ControlTree, ControlView
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover
+from mcpgate.web.pages.control import (
+    SOCKET_NAME,
+    Chosen,
+    ControlService,
+    ControlTree,
+    ControlView,
+    Tidying,
+)
 
 SESSION_ID = "canary-session-id-0123"
 MAIN = "import sys; from mcpgate.cli import main; sys.exit(main())"
@@ -60,6 +67,7 @@ class ControlSocketTests(TestCase):
             follow=lambda chosen, cursors: {},
             start=self.stop,
             stop=self.stop,
+            clean_up=self.clean_up,
             reload=lambda: succeed([]),
         )
         self.reactor = reactor
@@ -80,6 +88,10 @@ class ControlSocketTests(TestCase):
         """Note it."""
         self.stopped.append(chosen)
         return succeed([("files", "abababab")])
+
+    def clean_up(self, tidying: Tidying) -> Deferred[list[Leftover]]:
+        """Find one thing."""
+        return succeed([Leftover(kind="network", name="n", why=repr(tidying))])
 
     async def command(self, *argv: str) -> tuple[str, str, int]:
         """Run ``mcpgate`` in a process of its own."""

@@ -173,21 +173,25 @@ class Networks:
 
         :return: how many were removed.
         """
-        label = f"{LABEL_GATE}={self._gate_id}"
         await self._lock.acquire()
         try:
-            listed = await self._calls.call(
-                lambda client: client.networks(filters={"label": label})
-            )
             removed = 0
-            for network in listed:
-                if network["Name"] in kept:
-                    continue
-                self._made.discard(network["Name"])
-                removed += await self._remove(str(network["Id"]))
+            for name, network_id in await self.unused(kept):
+                self._made.discard(name)
+                removed += await self._remove(network_id)
         finally:
             self._lock.release()
         return removed
+
+    async def unused(self, kept: Collection[str]) -> list[tuple[str, str]]:
+        """Give name and id of the networks of ours but those of these names."""
+        label = f"{LABEL_GATE}={self._gate_id}"
+        listed = await self._calls.call(lambda client: client.networks(filters={"label": label}))
+        return [
+            (str(network["Name"]), str(network["Id"]))
+            for network in listed
+            if network["Name"] not in kept
+        ]
 
     async def _remove(self, network_id: str) -> bool:
         try:

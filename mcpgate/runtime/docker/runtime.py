@@ -26,6 +26,7 @@ from mcpgate.interfaces import IInstance, IRuntime
 from mcpgate.model import Exit, InstanceKey, Launch, ServerSpec, Transport
 from mcpgate.runtime.docker import container
 from mcpgate.runtime.docker.cgroups import Cgroups
+from mcpgate.runtime.docker.cleanup import Cleanup, Wish
 from mcpgate.runtime.docker.container import LABEL_GATE, LABEL_KEY, LABEL_SPEC, Known, Place
 from mcpgate.runtime.docker.egress import AllowLists
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
@@ -39,7 +40,7 @@ from mcpgate.runtime.docker.stdio import Attached, Streams, adopt, attach
 from mcpgate.runtime.places import Places
 from mcpgate.runtime.trees import TreeRemover
 from mcpgate.telemetry.meters import ENGINE_OUTCOMES, Meters
-from mcpgate.telemetry.views import EngineView
+from mcpgate.telemetry.views import EngineView, Leftover
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
@@ -376,6 +377,21 @@ class DockerRuntime:
             if not known.running and known.container_id not in self._by_container
         ]
 
+    @deferred
+    async def clean_up(self, wish: Wish) -> list[Leftover]:
+        """Remove what an operator wishes removed; see `Cleanup.run`."""
+        return await Cleanup(
+            self.calls,
+            gate_id=self._gate_id,
+            find=self._find,
+            hash_key=self._hash_key,
+            networks=self._networks,
+            files=self._files,
+            alive=self._by_container.__contains__,
+            busy=lambda: set(self._busy),
+            tidied=self._walls_changed,
+        ).run(wish)
+
     # --- Asking the engine --------------------------------------------------------------------
 
     async def _list(self, *labels: str) -> list[Known]:
@@ -554,7 +570,12 @@ class DockerRuntime:
         labels = {known.labels.get(LABEL_KEY, "") for known in left}
         gone = await self._networks.tidy(networks | set(self._busy))
         self._files.tidy(labels | set(self._busy))
-        if self._firewall is not None and gone:
+        if gone:
+            await self._walls_changed()
+
+    @deferred
+    async def _walls_changed(self) -> None:
+        if self._firewall is not None:
             await self._firewall.lists()
 
     @deferred

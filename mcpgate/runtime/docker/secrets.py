@@ -114,10 +114,13 @@ class SecretFiles:
 
     def tidy(self, kept: Collection[str]) -> None:
         """Remove all folders but these."""
+        for label in self.others(kept):
+            self.remove(label)
+
+    def others(self, kept: Collection[str]) -> list[str]:
+        """Name all folders but these."""
         try:
             names = os.listdir(self._root)
         except OSError:
-            return
-        for label in {name.removesuffix(_HOSTS) for name in names}:
-            if label not in kept:
-                self.remove(label)
+            return []
+        return sorted({name.removesuffix(_HOSTS) for name in names} - set(kept))

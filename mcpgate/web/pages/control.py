@@ -31,7 +31,7 @@ from typing_extensions import override
 from mcpgate.errors import BadRequest, GateError, NotFound, TooLarge
 from mcpgate.gate.sessions import SessionView
 from mcpgate.model import KIB, Secret
-from mcpgate.telemetry.views import ImageView, InstanceView, LogView
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
 from mcpgate.timing.deferreds import deferred
 from mcpgate.web.pages.tree import (
     CheckedResource,
@@ -76,6 +76,20 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tidying:
+    """
+    What a clean-up is to remove; see `mcpgate.runtime.docker.cleanup.Wish`.
+
+    :ivar data: owners whose data folders go.
+    """
+
+    dry_run: bool = False
+    stopped: bool = False
+    orphans: bool = False
+    data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlView:
     """
     What the socket may ask and do; the composition root fills it in.
@@ -90,6 +104,7 @@ class ControlView:
         are ready; None: there is no such server.
     :ivar stop: stops running instances, fires with their (server, owner label) when they have
         ended; None: there is no such server.
+    :ivar clean_up: removes what is asked for, or only tells; fails when the engine is silent.
     :ivar reload: reads the configuration anew, fires with what changed and could not be changed,
         in words; fails with a `GateError` that says why nothing was changed.
     """
@@ -105,6 +120,7 @@ class ControlView:
     follow: Callable[[Chosen, Mapping[str, str]], Mapping[str, LogView] | None]
     start: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
     stop: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
+    clean_up: Callable[[Tidying], Deferred[list[Leftover]]]
     reload: Callable[[], Deferred[list[str]]]
 
 
@@ -202,6 +218,17 @@ class ControlTree:
         log.info("Stopped by the control socket: {stopped}", stopped=stopped)
         return answer_json(request, {"stopped": _named(stopped)})
 
+    @app.route("/cleanup", methods=["POST"])
+    async def _clean_up(self, request: Request) -> bytes:
+        tidying = _tidying(_body(request))
+        found = await _shielded(self._view.clean_up(tidying))
+        if not tidying.dry_run:
+            log.info(
+                "Cleaned up by the control socket: {found}",
+                found=[f"{one.kind} {one.name}" for one in found if not one.error],
+            )
+        return answer_json(request, {"found": [asdict(one) for one in found]})
+
     @app.route("/reload", methods=["POST"])
     async def _reload(self, request: Request) -> bytes:
         return answer_json(request, {"changes": await _shielded(self._view.reload())})
@@ -225,6 +252,17 @@ def _chosen(asked: Mapping[str, Any]) -> Chosen:
         raise BadRequest("idle_s is a number of seconds.")
     key = texts.pop("key")
     return Chosen(**texts, idle_s=idle_s, key=Secret(key) if key else None)
+
+
+def _tidying(asked: Mapping[str, Any]) -> Tidying:
+    """Read what is to be removed; raises `BadRequest`."""
+    flags = {name: asked.get(name, False) for name in ("dry_run", "stopped", "orphans")}
+    data = asked.get("data", [])
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise BadRequest("dry_run, stopped and orphans are true or false.")
+    if not isinstance(data, list) or not all(isinstance(owner, str) for owner in data):
+        raise BadRequest("data is a list of owners.")
+    return Tidying(**flags, data=tuple(data))
 
 
 def _shielded(work: Deferred[T]) -> Deferred[T]:

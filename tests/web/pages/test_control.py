@@ -23,7 +23,7 @@ from zope.interface import implementer
 from mcpgate.errors import Overloaded, RuntimeUnavailable
 from mcpgate.gate.sessions import SessionView
 from mcpgate.model import Secret
-from mcpgate.telemetry.views import ImageView, InstanceView, LogView
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
 from mcpgate.web.pages.control import (
     BODY_BYTES,
     FOLLOWED,
@@ -32,6 +32,7 @@ from mcpgate.web.pages.control import (
     ControlService,
     ControlTree,
     ControlView,
+    Tidying,
     peer_uid,
 )
 
@@ -98,6 +99,7 @@ class ControlTreeTests(SynchronousTestCase):
             follow=self.follow,
             start=self.stop,
             stop=self.stop,
+            clean_up=self.clean_up,
             reload=lambda: self.reloading,
         )
         self.agent = RequestTraversalAgent(ControlTree(view, make_id=lambda: "r-1").resource())
@@ -116,6 +118,11 @@ class ControlTreeTests(SynchronousTestCase):
         """Know one server."""
         self.asked.append(chosen)
         return self.stopping if chosen.server in ("", "files") else None
+
+    def clean_up(self, tidying: Tidying) -> Deferred[list[Leftover]]:
+        """Note it and find one thing."""
+        self.tidied = tidying
+        return succeed([Leftover(kind="network", name="n", why="no container is in it")])
 
     def begin(self, path: str, method: str = "GET", body: bytes = b"") -> Deferred[IResponse]:
         """Send a request."""
@@ -199,6 +206,17 @@ class ControlTreeTests(SynchronousTestCase):
         """Images are listed."""
         _, told = self.ask("/images")
         self.assertEqual(told["images"][0]["name"], "x:1")
+
+    def test_clean_up(self) -> None:
+        """What was removed is told."""
+        body = b'{"dry_run":true,"orphans":true,"data":["aabbccdd"]}'
+        code, told = self.ask("/cleanup", "POST", body)
+        self.assertEqual((code, told["found"][0]["name"]), (200, "n"))
+        self.assertEqual(self.tidied, Tidying(dry_run=True, orphans=True, data=("aabbccdd",)))
+        self.ask("/cleanup", "POST", b'{"stopped":true}')
+        self.assertEqual(self.tidied, Tidying(stopped=True))
+        for odd in (b'{"stopped":1}', b'{"data":"aabbccdd"}', b'{"data":[1]}'):
+            self.assertEqual(self.ask("/cleanup", "POST", odd)[0], 400)
 
     def test_follow(self) -> None:
         """What was written since the last answer is given, with where to go on."""
