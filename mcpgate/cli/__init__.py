@@ -20,8 +20,10 @@ from io import UnsupportedOperation
 from typing import Final
 
 COMMANDS: Final = (
+    "add",
     "check",
     "cleanup",
+    "client",
     "demo",
     "importing",
     "keys",
@@ -29,13 +31,16 @@ COMMANDS: Final = (
     "password",
     "ps",
     "reference",
+    "remove",
+    "servers",
     "sessions",
     "start",
     "stop",
     "version",
 )
 """
-Modules of this package, in the order ``mcpgate --help`` lists them; ``importing`` is ``import``.
+Modules of this package, in the order ``mcpgate --help`` lists what they declare; ``servers`` is
+``list`` and ``show``, ``importing`` is ``import``.
 """
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it
@@ -61,7 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None: those of the process.
     :raises SystemExit: with 2 on wrong usage, with 0 after ``--help``.
     """
-    arguments = make_parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # What stands behind -- is a command line of its own; argparse would look into it.
+    here = given.index("--") if "--" in given else len(given)
+    parser = make_parser()
+    arguments = parser.parse_args(given[:here])
+    if "words" in arguments:
+        arguments.words = given[here + 1 :]
+    elif here < len(given):
+        parser.error("this command takes nothing behind --")
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()

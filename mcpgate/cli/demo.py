@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mcpgate.cli.addresses import address
 from mcpgate.config.load import read_config
 from mcpgate.config.model import Config, StaticSource
 from mcpgate.config.problems import ConfigError
 from mcpgate.gate.access.keyfile import KeyFileError, changing, make_entry, make_key
 from mcpgate.model import Secret
 from mcpgate.web.listening.certificates import CertificateError, self_signed
-from mcpgate.web.listening.listeners import Kind, parse_listen
 
 KEY_NAME = "demo"
 DONE, NOT_DONE, REFUSED = 0, 1, 2
@@ -96,16 +96,6 @@ def demo_key(path: Path, keys_file: Path) -> Secret:
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key.reveal() + "\n")
     return key
-
-
-def address(config: Config) -> str:
-    """Give the URL clients on this machine use."""
-    if config.gate.public_url:
-        return config.gate.public_url
-    listens = [parse_listen(text) for text in config.gate.listen]
-    listen = next(listen for listen in listens if listen.kind is Kind.TLS)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104
-    return f"https://{f'[{host}]' if ':' in host else host}:{listen.port}"
 
 
 def welcome(config: Config, key: Secret, certificate: Path) -> str:

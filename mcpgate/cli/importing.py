@@ -10,18 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from mcpgate.cli.edit import change
 from mcpgate.config.dialects import NotTakenError, Taken, read_servers
 from mcpgate.config.dialects.entries import LIMIT_BYTES
 from mcpgate.config.dialects.writing import as_ini
+from mcpgate.config.editing import with_section
 from mcpgate.config.interpolation import read_bounded
-from mcpgate.config.load import parse_config
-from mcpgate.config.problems import BadValueError, ConfigError
-
-_MOST_BACKUPS = 1000
+from mcpgate.config.problems import BadValueError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -69,7 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.into is None:
         print(as_ini(taken, extra=extra, with_gate=True), end="")
         return 0
-    return _add(arguments.into, taken, as_ini(taken, extra=extra), dry_run=arguments.dry_run)
+    sections = as_ini(taken, extra=extra)
+    names = ", ".join(server.name for server in taken.servers)
+    return change(
+        arguments.into,
+        lambda text: with_section(text, sections),
+        f"added {names}",
+        dry_run=arguments.dry_run,
+    )
 
 
 def _text(file: str) -> str:
@@ -92,61 +97,3 @@ def _choose(taken: Taken, wanted: list[str]) -> None:
     if missing:
         raise NotTakenError(f"There is no server named {', '.join(sorted(missing))} in it.")
     taken.servers = [server for server in taken.servers if server.name in wanted]
-
-
-def _add(path: Path, taken: Taken, sections: str, *, dry_run: bool) -> int:
-    """Add the sections to a configuration, if the whole is good."""
-    try:
-        before = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"{path}: the file can not be read: {error}", file=sys.stderr)
-        return 2
-    after = before.rstrip("\n") + "\n\n" + sections
-    try:
-        parse_config(after, path, os.environ)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        print(f"{path}: nothing was changed.", file=sys.stderr)
-        return 2
-    names = ", ".join(server.name for server in taken.servers)
-    if dry_run:
-        print(sections, end="")
-        print(f"{path}: would get {names}.", file=sys.stderr)
-        return 0
-    try:
-        kept = _replace(path, before, after)
-    except OSError as error:
-        print(f"{path}: the file can not be written: {error.strerror}", file=sys.stderr)
-        return 1
-    print(f"{path}: added {names}; what was there before is {kept.name}.")
-    return 0
-
-
-def _replace(path: Path, before: str, after: str) -> Path:
-    """Write a file whole, keeping what was there under the next free number."""
-    status = path.stat()
-    for number in range(1, _MOST_BACKUPS):
-        kept = path.with_name(f"{path.name}.{number}")
-        try:
-            descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            break
-        except FileExistsError:
-            continue
-    else:
-        raise FileExistsError(0, "too many copies of the file lie beside it", str(path))
-    with os.fdopen(descriptor, "w", encoding="utf-8") as copy:
-        copy.write(before)
-    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as new:
-            new.write(after)
-            new.flush()
-            os.fsync(new.fileno())
-        os.chmod(fresh, status.st_mode & 0o777)
-        if os.geteuid() == 0:
-            os.chown(fresh, status.st_uid, status.st_gid)
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
-    return kept

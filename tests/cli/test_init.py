@@ -17,10 +17,11 @@ class MainTests(SynchronousTestCase):
         """Wrong usage gives 2 and says how; help names every subcommand."""
         self.assertEqual(run()[0], 2)
         self.assertEqual(run("nope")[0], 2)
+        self.assertEqual(run("version", "--", "x")[0], 2)
         code, out, _ = run("--help")
         self.assertEqual(code, 0)
         for name in COMMANDS:
-            self.assertIn("import" if name == "importing" else name, out)
+            self.assertIn({"importing": "import", "servers": "show"}.get(name, name), out)
         self.assertEqual(make_parser().prog, "mcpgate")
 
     def test_reader_goes_away(self) -> None:
