@@ -253,6 +253,9 @@ _IDENTITY: Final = (b"accept-encoding", b"identity")
 _JSON: Final = (b"content-type", b"application/json")
 # Written by the session that speaks to the server, and kept from clients: the ids differ.
 _SESSION_FIELDS: Final = frozenset({b"mcp-session-id", b"mcp-protocol-version"})
+# Of a modern request: what repeats its body, and what that era does not know.
+_ROUTING_FIELDS: Final = frozenset({b"mcp-method", b"mcp-name", b"last-event-id"})
+_PARAM_PREFIX: Final = b"mcp-param-"
 
 
 class Forwarding:
@@ -313,6 +316,35 @@ class Forwarding:
         """
         added = [_MCP_ACCEPT, *_filled(spec, caller)]
         return request_fields(head.fields, self._rules(spec).endpoint, peer=peer, added=added)
+
+    def modern_request(
+        self,
+        head: RequestHead,
+        peer: Peer,
+        spec: ServerSpec,
+        caller: Caller,
+        routing: FieldLines,
+        *,
+        own_params: bool,
+    ) -> FieldLines:
+        """
+        Make the fields of a modern MCP request (2026-07-28).
+
+        :param routing: the fields that repeat the body, made anew from it.
+        :param own_params: the client's ``Mcp-Param-*`` fields go with its own body.
+        """
+        added = [_MCP_ACCEPT, _JSON, *routing, *_filled(spec, caller)]
+        lines = request_fields(head.fields, self._rules(spec).endpoint, peer=peer, added=added)
+        kept = len(lines) - len(added)
+        return [
+            line
+            for number, line in enumerate(lines)
+            if number >= kept
+            or (
+                line[0] not in _ROUTING_FIELDS
+                and (own_params or not line[0].startswith(_PARAM_PREFIX))
+            )
+        ]
 
     def endpoint_response(self, fields: Fields, spec: ServerSpec) -> FieldLines:
         """Make the fields of an MCP answer, without the server's session id."""

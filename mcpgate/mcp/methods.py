@@ -7,6 +7,8 @@ from typing import Final
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
 PING: Final = "ping"
+DISCOVER: Final = "server/discover"
+LISTEN: Final = "subscriptions/listen"
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 LOG_MESSAGE: Final = "notifications/message"
@@ -33,6 +35,7 @@ CAPABILITY_FOR: Final[dict[str, str]] = {
 _REPEATABLE: Final = frozenset(
     {
         PING,
+        DISCOVER,
         "tools/list",
         "prompts/list",
         "prompts/get",

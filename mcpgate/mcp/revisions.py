@@ -82,10 +82,6 @@ REVISIONS: Final[dict[str, Revision]] = {
 LATEST_LEGACY: Final = REVISIONS["2025-11-25"]
 # What a request after the handshake means by no MCP-Protocol-Version header (2025-06-18 on).
 WITHOUT_HEADER: Final = REVISIONS["2025-03-26"]
-# Known but not served yet: 2026-07-28.
-SERVED: Final[tuple[str, ...]] = tuple(
-    revision.name for revision in REVISIONS.values() if revision.legacy
-)
 
 
 def revision(name: object) -> Revision | None:

@@ -32,6 +32,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
+from mcpgate.upstream.modern_stdio import ModernStdioUpstream
 from mcpgate.upstream.stdio import StdioUpstream
 
 log = Logger()
@@ -107,11 +108,13 @@ def make_back(
     meters: Meters,
     wall: Callable[[], float],
     secret: bytes,
+    is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Back:
     """
     Put runtimes, pool and upstreams together.
 
     :param secret: of the state directory.
+    :param is_modern: tells whether the process of a stdio server is spoken to in the modern era.
     """
     gate = config.gate
     processes = ProcessRuntime(
@@ -130,7 +133,7 @@ def make_back(
     pool = InstancePool(
         reactor,
         runtimes=runtimes,
-        connect=make_connect(reactor, wheel, meters),
+        connect=make_connect(reactor, wheel, meters, is_modern),
         probe=ReadinessProbe(reactor),
         make_id=lambda: secrets.token_hex(8),
         meters=meters,
@@ -199,7 +202,10 @@ def kept_gate_id(state_dir: Path) -> str:
 
 
 def make_connect(
-    reactor: Any, wheel: DeadlineWheel, meters: Meters
+    reactor: Any,
+    wheel: DeadlineWheel,
+    meters: Meters,
+    is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Callable[[ServerSpec, IInstance], IUpstream]:
     """Give what makes the upstream of an instance that has just become ready."""
 
@@ -207,6 +213,17 @@ def make_connect(
         if spec.transport is Transport.STDIO:
             if instance.channel is None:
                 raise BackendUnavailable("The server has no pipes.")
+            if is_modern(spec):
+                return ModernStdioUpstream(
+                    instance.channel,
+                    clock=reactor,
+                    wheel=wheel,
+                    ended=instance.when_ended(),
+                    meters=meters,
+                    name=instance.instance_id,
+                    max_calls=spec.max_calls,
+                    strangers=spec.isolation is Isolation.SHARED,
+                )
             return StdioUpstream(
                 instance.channel,
                 clock=reactor,

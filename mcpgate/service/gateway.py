@@ -23,6 +23,7 @@ from typing_extensions import override
 from mcpgate.config.model import Config
 from mcpgate.gate.access.digest import KeyDigest, SecretFileError, load_secret
 from mcpgate.gate.access.keyfile import KeyFileError
+from mcpgate.gate.eras import EraBook
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
@@ -31,6 +32,7 @@ from mcpgate.service.access import Access, make_access
 from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.front import Front
 from mcpgate.service.logs import Logs, ignore, make_logs
+from mcpgate.service.modern import make_modern
 from mcpgate.service.pages import Pages
 from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
@@ -139,8 +141,15 @@ class Gateway(StagedService):
             per_principal=gate.sessions_per_key,
             total=gate.sessions_total,
         )
+        self.eras = EraBook(time.time)
         self.back: Back = make_back(
-            reactor, config, wheel=wheel, meters=meters, wall=time.time, secret=secret
+            reactor,
+            config,
+            wheel=wheel,
+            meters=meters,
+            wall=time.time,
+            secret=secret,
+            is_modern=lambda spec: self.eras.known(spec).legacy is False,
         )
         self.pool = self.back.pool
         self.snapshots = make_snapshots(
@@ -208,6 +217,19 @@ class Gateway(StagedService):
         def speaker(spec: ServerSpec) -> Speaker:
             return speakers[spec.transport]
 
+        self.modern = make_modern(
+            self._reactor,
+            gate=gate,
+            pool=self.pool,
+            wheel=wheel,
+            meters=self.meters,
+            forwarding=forwarding,
+            book=self.eras,
+            keepalive_s=keepalive_s,
+            streams_per_key=config.gate.streams_per_key,
+            charge_start=gate.charge_start,
+        )
+
         relay = Relay(
             self._reactor,
             wheel,
@@ -236,6 +258,7 @@ class Gateway(StagedService):
                 sessions=self.sessions,
                 speaker=speaker,
                 streams_per_key=config.gate.streams_per_key,
+                modern=self.modern.endpoint,
             ),
             sse=self.sse,
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
@@ -379,6 +402,7 @@ class Gateway(StagedService):
         for session in self.sessions:
             if session.record.key.principal == principal:
                 _close_stream(session)
+        self.modern.listens.close(principal)
 
 
 def _close_stream(session: Session) -> None:

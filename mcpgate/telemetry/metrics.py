@@ -43,6 +43,7 @@ KNOWN_EVENTS: Final = (
         "rate_limited",
         "reactor_stall",
     ),
+    "result_cache_hit",
     *("session_created", "session_ended", "session_theft", "slow_reader", "stdio_noise"),
     *("snapshot_answer", "snapshot_outdated", "snapshot_taken"),
     *("instance_prestarted", "spare_started", "spare_taken"),

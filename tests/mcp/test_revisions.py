@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.mcp.revisions import (
     LATEST_LEGACY,
     REVISIONS,
-    SERVED,
     WITHOUT_HEADER,
     Era,
     negotiate,
@@ -37,7 +36,6 @@ class RevisionsTests(SynchronousTestCase):
             [r.name for r in named if r.resume], ["2025-03-26", "2025-06-18", "2025-11-25"]
         )
         self.assertEqual([r.name for r in named if r.era is Era.MODERN], ["2026-07-28"])
-        self.assertEqual(SERVED, ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"))
         self.assertEqual(WITHOUT_HEADER.name, "2025-03-26")
 
     def test_look_up(self) -> None:

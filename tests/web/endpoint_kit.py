@@ -16,6 +16,7 @@ from mcpgate.errors import BackendDied, GateError, InvalidCredential
 from mcpgate.gate.access.lockout import Lockout
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.admission import Admission, RateLimiter, Slots
+from mcpgate.gate.eras import EraBook
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.gate.sessions import Session, SessionTable
@@ -43,6 +44,7 @@ from mcpgate.model import (
     ServerSpec,
     Transport,
 )
+from mcpgate.service.modern import make_modern
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
@@ -139,7 +141,7 @@ class FakeLease:
 
     def make_passive(self, stopped: Callable[[], None]) -> None:
         """See `ILease.make_passive`."""
-        raise AssertionError("not used")
+        self._pool.passive.append(stopped)
 
     def release(self) -> None:
         """See `ILease.release`."""
@@ -156,6 +158,7 @@ class FakePool:
     :ivar at_once: a start is over at once; else the test says `started`.
     :ivar error: what starting fails with.
     :ivar held: leases that were not released.
+    :ivar passive: what is called when an instance stops that somebody listens to.
     """
 
     def __init__(self, world: World) -> None:
@@ -164,6 +167,7 @@ class FakePool:
         self.error: GateError | None = None
         self.held = 0
         self.touched = 0
+        self.passive: list[Callable[[], None]] = []
         self.instances: list[FakeInstance] = []
         self.forgotten: list[Owner] = []
         self._running: dict[InstanceKey, FakeInstance] = {}
@@ -591,6 +595,19 @@ class World:
             streams_per_key=streams,
             make_id=lambda: f"stream-{next(stream_ids):032x}",
         )
+        self.eras = EraBook(self.clock.seconds)
+        self.modern = make_modern(
+            self.clock,
+            gate=self.gate,
+            pool=self.pool,
+            wheel=self.wheel,
+            meters=self.meters,
+            forwarding=Forwarding(),
+            book=self.eras,
+            keepalive_s=KEEPALIVE_S,
+            streams_per_key=streams,
+            charge_start=self.gate.charge_start,
+        )
         self.relayed: list[Route] = []
         self.pages: list[bytes] = []
         self.dispatcher = Dispatcher(
@@ -603,6 +620,7 @@ class World:
                 sessions=self.sessions,
                 speaker=speaker,
                 streams_per_key=streams,
+                modern=self.modern.endpoint,
             ),
             sse=self.sse,
             relay=lambda inbound, caller, route: self.relayed.append(route),

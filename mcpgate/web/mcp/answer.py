@@ -182,10 +182,10 @@ class Answer:
         if message_id in self._waiting:
             self._waiting.remove(message_id)
 
-    def whole(self, body: bytes) -> None:
+    def whole(self, body: bytes, status: int = 200) -> None:
         """Answer every request with this JSON."""
         if not self._over:
-            self._whole(body, [body])
+            self._whole(body, [body], status)
 
     def begin_body(self, length: int) -> bool:
         """Begin to stream a JSON answer; False where it has to be `whole`."""
@@ -211,10 +211,10 @@ class Answer:
 
     # --- Ends -----------------------------------------------------------------------------------
 
-    def _whole(self, body: bytes, events: list[bytes]) -> None:
+    def _whole(self, body: bytes, events: list[bytes], status: int = 200) -> None:
         if self._json_ok and not self._inbound.started:
             fields = [JSON, NO_STORE, *self._retry_after, *self._fields]
-            self._inbound.respond(200, fields, body)
+            self._inbound.respond(status, fields, body)
         else:
             self._responses.clear()
             self.open_stream()

@@ -1,9 +1,10 @@
 """
-The MCP endpoint of one server: Streamable HTTP of the legacy era towards clients.
+The MCP endpoint of one server: Streamable HTTP towards clients.
 
-Checks what the transport demands (2025-03-26 .. 2025-11-25), finds the session, charges the
-limits, and hands the message to the speaker of the server's transport.  It does not know how the
-server is spoken to.
+What is of the modern era goes to `mcpgate.web.mcp.modern_endpoint`.  For the legacy one this checks
+what the transport demands (2025-03-26 .. 2025-11-25), finds the session, charges the limits, and
+hands the message to the speaker of the server's transport.  It does not know how the server is
+spoken to.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from mcpgate.mcp.jsonrpc import (
     encode,
     salvage_id,
 )
-from mcpgate.mcp.methods import INITIALIZE, PING
+from mcpgate.mcp.methods import DISCOVER, INITIALIZE, PING
 from mcpgate.mcp.revisions import REVISIONS, Era
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.mcp.answer import STREAM_FIELDS
+from mcpgate.web.mcp.modern_endpoint import ModernEndpoint, is_modern
 from mcpgate.web.mcp.opening import check_initialize, new_session, taken_apart
 from mcpgate.web.mcp.post import SESSION, VERSION, Post, Speaker
 from mcpgate.web.mcp.session_state import public
@@ -43,18 +45,7 @@ from mcpgate.web.refusal import JSON, NO_STORE, accepts, refuse_batch, refuse_me
 
 __all__ = ["MCPEndpoint", "Speaker"]
 
-DISCOVER = "server/discover"
-META_VERSION = "io.modelcontextprotocol/protocolVersion"
-
 METHODS = ((b"allow", b"GET, POST, DELETE, OPTIONS"),)
-
-
-def _is_modern(request: Request) -> bool:
-    """Tell whether a request is of the era without sessions, whatever its header says."""
-    if request.method == DISCOVER:
-        return True
-    meta = (request.params or {}).get("_meta")
-    return isinstance(meta, dict) and META_VERSION in meta
 
 
 class MCPEndpoint:
@@ -62,6 +53,7 @@ class MCPEndpoint:
     Serves POST, GET and DELETE of ``/{server}/mcp``.
 
     :param speaker: gives the speaker of a server.
+    :param modern: serves what is of the modern era.
     """
 
     def __init__(
@@ -71,7 +63,9 @@ class MCPEndpoint:
         sessions: SessionTable,
         speaker: Callable[[ServerSpec], Speaker],
         streams_per_key: int,
+        modern: ModernEndpoint,
     ) -> None:
+        self._modern = modern
         self._gate = gate
         self._sessions = sessions
         self._speaker = speaker
@@ -91,6 +85,8 @@ class MCPEndpoint:
             inbound.read_body(
                 spec.max_body_bytes, lambda body: self._posted(inbound, caller, spec, body)
             )
+        elif method in ("GET", "DELETE") and is_modern(inbound.head):
+            self._modern.refuse_method()
         elif method == "GET":
             self._listen(inbound, caller, spec)
         elif method == "DELETE":
@@ -121,6 +117,9 @@ class MCPEndpoint:
             if acceptable == (False, False):
                 raise NotAcceptable
             message = decode(body)
+            if is_modern(inbound.head, message):
+                self._modern.posted(inbound, caller, spec, message, body, acceptable)
+                return
             if isinstance(message, Request) and message.method == INITIALIZE:
                 self._initialize(inbound, caller, spec, message, body, acceptable)
                 return
@@ -265,15 +264,14 @@ class MCPEndpoint:
         """
         Find the session of a POST, perhaps that of a client that never returns ids.
 
-        A probe of a newer client (``server/discover``, a modern version) is never served from
-        somebody's session: it gets the 400 that makes it fall back to ``initialize``.
+        What asks for a revision that is not known is never served from somebody's session.
         """
         if self._given_id(inbound) is not None:
             return self._require(inbound, caller, spec)
-        modern = inbound.head.fields.get(VERSION) is not None and not self._is_legacy(inbound)
-        probe = isinstance(message, Request) and _is_modern(message)
+        newer = inbound.head.fields.get(VERSION) is not None and not self._is_legacy(inbound)
+        probe = isinstance(message, Request) and message.method == DISCOVER
         session = None
-        if spec.pool_lost_sessions and not modern and not probe:
+        if spec.pool_lost_sessions and not newer and not probe:
             session = self._sessions.pooled(caller.principal, spec.name)
         if session is None:
             raise BadRequest("Mcp-Session-Id is missing. Send initialize first.")

@@ -360,7 +360,7 @@ class HTTPSpeaker(SpeakerBase):
 
     def target(self, spec: ServerSpec) -> bytes:
         """Give the request target of the server's MCP endpoint."""
-        return _target(spec.url, spec.mcp_path)
+        return target_of(spec)
 
     def fields(
         self, inbound: IInbound, caller: Caller, spec: ServerSpec, session: Session
@@ -398,6 +398,11 @@ def _session_fields(session: Session) -> Fields:
     if record.upstream_session:
         fields.append((SESSION, record.upstream_session.encode("latin-1")))
     return fields
+
+
+def target_of(spec: ServerSpec) -> bytes:
+    """Give the request target of a server's MCP endpoint."""
+    return _target(spec.url, spec.mcp_path)
 
 
 @lru_cache(maxsize=1024)

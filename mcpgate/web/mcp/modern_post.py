@@ -6,8 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mcpgate.errors import (
+    BadRequest,
+    Forbidden,
+    GateError,
+    HeaderMismatch,
+    InvalidParams,
+    MethodNotFound,
+    MissingCapability,
+    NotAcceptable,
+    ParseError,
+    Unauthenticated,
+    UnsupportedRevision,
+)
 from mcpgate.interfaces import IInbound, IMessageSink
 from mcpgate.mcp.jsonrpc import Request
+from mcpgate.mcp.methods import DISCOVER
 from mcpgate.mcp.modern import Context
 from mcpgate.model import Caller, ServerSpec
 
@@ -73,3 +87,34 @@ class ModernSpeaker(Protocol):
 
     def listen(self, post: ModernPost) -> None:
         """Answer ``subscriptions/listen`` with a stream."""
+
+
+# What the specification gives a status of its own; everything else is told within HTTP 200.
+_DEMANDED = (
+    BadRequest,
+    Forbidden,
+    HeaderMismatch,
+    InvalidParams,
+    MethodNotFound,
+    MissingCapability,
+    NotAcceptable,
+    ParseError,
+    Unauthenticated,
+    UnsupportedRevision,
+)
+_STATUS = {-32601: 404, -32020: 400, -32021: 400, -32022: 400}
+
+
+def keeps_status(error: GateError, method: str) -> bool:
+    """
+    Tell whether a refusal of a request is told with its HTTP status too.
+
+    Clients give their whole session up on 429 or 503; but one that only asks whether the era is
+    spoken here must see that nobody could tell (protocol.md 2.9).
+    """
+    return isinstance(error, _DEMANDED) or method == DISCOVER
+
+
+def status_of(code: int) -> int:
+    """Give the HTTP status of an error that a server answered with."""
+    return _STATUS.get(code, 200)

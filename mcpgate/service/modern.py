@@ -1,0 +1,85 @@
+"""The modern era, put together: who asks servers, who answers clients, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+from mcpgate.gate.eras import EraBook
+from mcpgate.gate.pipeline import Gate
+from mcpgate.gate.results import ResultCache
+from mcpgate.http.forwarding import Forwarding
+from mcpgate.interfaces import IInstancePool
+from mcpgate.model import Caller, ServerSpec
+from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.mcp.modern_ask import Asker
+from mcpgate.web.mcp.modern_choice import EraProbe, ModernChoice
+from mcpgate.web.mcp.modern_endpoint import ModernEndpoint
+from mcpgate.web.mcp.modern_exchange import Carrier
+from mcpgate.web.mcp.modern_listen import Listens
+from mcpgate.web.mcp.modern_post import ModernSpeaker
+from mcpgate.web.mcp.modern_relay import ModernRelay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modern:
+    """
+    What serves modern clients.
+
+    :ivar asker: puts modern requests to servers, for the relay and for bridges.
+    :ivar probe: finds out whether a server on HTTP speaks this era.
+    :ivar listens: the subscriptions that are open.
+    :ivar results: what servers allow to be kept.
+    """
+
+    endpoint: ModernEndpoint
+    asker: Asker
+    probe: EraProbe
+    listens: Listens
+    results: ResultCache
+
+
+def make_modern(
+    clock: IReactorTime,
+    *,
+    gate: Gate,
+    pool: IInstancePool,
+    wheel: DeadlineWheel,
+    meters: Meters,
+    forwarding: Forwarding,
+    book: EraBook,
+    keepalive_s: float,
+    streams_per_key: int,
+    charge_start: Callable[[Caller], None],
+    bridge: ModernSpeaker | None = None,
+) -> Modern:
+    """
+    Put it together.
+
+    :param bridge: carries modern requests to legacy servers.
+    """
+    carrier = Carrier(
+        clock=clock,
+        pool=pool,
+        wheel=wheel,
+        forwarding=forwarding,
+        keepalive_s=keepalive_s,
+        charge_start=charge_start,
+    )
+    asker = Asker(carrier)
+    probe = EraProbe(carrier, book)
+    results = ResultCache(clock, meters)
+    listens = Listens()
+
+    def not_modern(spec: ServerSpec) -> None:
+        book.note(spec, modern=False)
+
+    relay = ModernRelay(asker, results, listens, not_modern=not_modern)
+    choice = ModernChoice(book, probe, relay=relay, bridge=bridge)
+    endpoint = ModernEndpoint(
+        gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
+    )
+    return Modern(endpoint=endpoint, asker=asker, probe=probe, listens=listens, results=results)
