@@ -379,6 +379,7 @@ class FakeHTTPServer:
         self.waiting: list[Sent] = []
         self.plays = True
         self.version = "2025-11-25"
+        self.capabilities: dict[str, Any] = {}
         self.error: Exception | None = None
         self._sessions = count(1)
         verifyObject(IHTTPUpstream, self)
@@ -417,7 +418,11 @@ class FakeHTTPServer:
                 sent.empty(200)
             elif isinstance(message, dict) and message["method"] == "initialize":
                 self.waiting.remove(sent)
-                result = {"protocolVersion": self.version, "capabilities": {}, "serverInfo": {}}
+                result = {
+                    "protocolVersion": self.version,
+                    "capabilities": self.capabilities,
+                    "serverInfo": {},
+                }
                 sent.json(
                     {"jsonrpc": "2.0", "id": message["id"], "result": result},
                     session=f"up-{next(self._sessions)}".encode(),

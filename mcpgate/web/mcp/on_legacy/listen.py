@@ -1,0 +1,105 @@
+"""One ``subscriptions/listen`` of a modern client, fed from a legacy session's event stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mcpgate.errors import BackendUnavailable, NotAcceptable
+from mcpgate.mcp.framing import sse_event
+from mcpgate.mcp.jsonrpc import Notification, encode
+from mcpgate.mcp.methods import LIST_CHANGED
+from mcpgate.mcp.subscribing import Wanted, acknowledged, ended, subject, tagged
+from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.on_legacy.session import GateSession
+from mcpgate.web.mcp.standing import StandingStream
+from mcpgate.web.refusal import refuse_message
+
+
+class BridgedListen:
+    """
+    See `mcpgate.web.mcp.on_legacy.session.Listener`.
+
+    The stream is the gate's own: it outlives the server.  What changes while the client reads too
+    slowly is told once, however often it changed.
+
+    :param over: called once when the client's stream has ended, or never began.
+    """
+
+    def __init__(self, post: ModernPost, over: Callable[[BridgedListen], None]) -> None:
+        self._post = post
+        self._over: Callable[[BridgedListen], None] | None = over
+        self._wanted = Wanted.of(post.request.params)
+        self._session: GateSession | None = None
+        self._stream: StandingStream | None = None
+        self._waiting: dict[tuple[str, str], Notification] = {}
+        if not post.accepts[1]:
+            raise NotAcceptable("Accept must list text/event-stream to listen.")
+        post.inbound.on_gone(self.end)
+
+    async def begin(self, session: GateSession) -> None:
+        """Subscribe at the server, acknowledge what is honoured, and tell from there on."""
+        if self._over is None:
+            return
+        self._session = session
+        session.join(self)
+        await session.hearing()
+        honoured = self._wanted.within({} if session.deaf else session.capabilities)
+        accepted = []
+        for uri in honoured.uris:
+            if self._over is None:
+                return
+            if await session.subscribe(self, uri):
+                accepted.append(uri)
+        if self._over is None:
+            # What was subscribed to meanwhile is of use to nobody.
+            session.leave(self)
+            return
+        self._wanted = honoured.only(tuple(accepted))
+        inbound, desk = self._post.inbound, session.desk
+        self._stream = StandingStream(
+            inbound,
+            wheel=desk.wheel,
+            keepalive_s=desk.keepalive_s,
+            ended=lambda _: self.end(),
+            drained=self._flush,
+        )
+        acknowledgement = acknowledged(self._post.request.id, self._wanted)
+        self._stream.send(sse_event(encode(acknowledgement)))
+        self._flush()
+
+    def hear(self, notification: Notification) -> None:
+        """See `Listener.hear`."""
+        if notification.method in LIST_CHANGED and not self._wanted.wants(notification.method):
+            return
+        self._waiting[subject(notification)] = notification
+        self._flush()
+
+    def close(self) -> None:
+        """See `Listener.close`."""
+        stream, inbound = self._stream, self._post.inbound
+        if stream is not None:
+            stream.send(sse_event(encode(ended(self._post.request.id))))
+            stream.close()
+        elif not inbound.finished:
+            early = BackendUnavailable("The stream ended before it began. Listen again.")
+            refuse_message(inbound, early, self._post.request.id, live=True)
+        self.end()
+
+    def end(self) -> None:
+        """Be over; give everything back."""
+        over, self._over = self._over, None
+        if over is None:
+            return
+        self._waiting.clear()
+        if self._session is not None:
+            self._session.leave(self)
+        self._post.release()
+        over(self)
+
+    def _flush(self) -> None:
+        while self._waiting and self._stream is not None:
+            about = next(iter(self._waiting))
+            told = tagged(self._waiting[about], self._post.request.id)
+            if not self._stream.send(sse_event(encode(told))):
+                return
+            self._waiting.pop(about, None)
