@@ -33,6 +33,7 @@ from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.front import Front
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.modern import make_modern
+from mcpgate.service.on_legacy import make_on_legacy
 from mcpgate.service.pages import Pages
 from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
@@ -125,7 +126,7 @@ class Gateway(StagedService):
         gate = config.gate
         # First: how many connections are allowed is derived from it.
         open_files = OpenFilesWatch(raise_open_files(), meters)
-        secret = load_secret(gate.state_dir, os.urandom)
+        secret = self._secret = load_secret(gate.state_dir, os.urandom)
         digest = KeyDigest(secret)
         self.access: Access = make_access(reactor, config, digest, meters)
         self.access.revocations.on_revoked(self._revoked)
@@ -190,33 +191,42 @@ class Gateway(StagedService):
         config, wheel, gate = self.config, self.wheel, self.access.gate
         forwarding = Forwarding(config.auth.headers)
         keepalive_s = config.gate.sse_keepalive_s
-        speakers: dict[Transport, Speaker] = {
-            Transport.STDIO: StdioSpeaker(
-                clock=self._reactor,
-                pool=self.pool,
-                sessions=self.sessions,
-                wheel=wheel,
-                keepalive_s=keepalive_s,
-                forget=self.pool.forget,
-                charge_start=gate.charge_start,
-                cold=self.snapshots.answers,
-            ),
-            Transport.HTTP: HTTPSpeaker(
-                clock=self._reactor,
-                pool=self.pool,
-                sessions=self.sessions,
-                wheel=wheel,
-                forwarding=forwarding,
-                keepalive_s=keepalive_s,
-                forget=self.pool.forget,
-                charge_start=gate.charge_start,
-                cold=self.snapshots.answers,
-            ),
-        }
 
-        def speaker(spec: ServerSpec) -> Speaker:
-            return speakers[spec.transport]
+        def speakers(sessions: SessionTable) -> Callable[[ServerSpec], Speaker]:
+            by_transport: dict[Transport, Speaker] = {
+                Transport.STDIO: StdioSpeaker(
+                    clock=self._reactor,
+                    pool=self.pool,
+                    sessions=sessions,
+                    wheel=wheel,
+                    keepalive_s=keepalive_s,
+                    forget=self.pool.forget,
+                    charge_start=gate.charge_start,
+                    cold=self.snapshots.answers,
+                ),
+                Transport.HTTP: HTTPSpeaker(
+                    clock=self._reactor,
+                    pool=self.pool,
+                    sessions=sessions,
+                    wheel=wheel,
+                    forwarding=forwarding,
+                    keepalive_s=keepalive_s,
+                    forget=self.pool.forget,
+                    charge_start=gate.charge_start,
+                    cold=self.snapshots.answers,
+                ),
+            }
+            return lambda spec: by_transport[spec.transport]
 
+        speaker = speakers(self.sessions)
+        self.on_legacy = make_on_legacy(
+            self._reactor,
+            config.gate,
+            secret=self._secret,
+            wheel=wheel,
+            meters=self.meters,
+            speakers=speakers,
+        )
         self.modern = make_modern(
             self._reactor,
             gate=gate,
@@ -228,6 +238,7 @@ class Gateway(StagedService):
             keepalive_s=keepalive_s,
             streams_per_key=config.gate.streams_per_key,
             charge_start=gate.charge_start,
+            bridge=self.on_legacy.bridge,
         )
 
         relay = Relay(
@@ -277,6 +288,7 @@ class Gateway(StagedService):
         def sweep() -> None:
             self.pool.sweep()
             self.sessions.sweep()
+            self.on_legacy.sessions.sweep()
 
         stages = [
             Stage("state directory", stop=self._state_dir.release),
@@ -345,6 +357,7 @@ class Gateway(StagedService):
             if session.kept:
                 _close_stream(session)
         self.sse.close()
+        self.on_legacy.bridge.drain()
         await self.front.drain(self.config.gate.drain_s, self._refuse_the_rest)
 
     def _refuse_the_rest(self) -> None:
@@ -377,6 +390,14 @@ class Gateway(StagedService):
         readings: dict[str, tuple[str, Callable[[], float]]] = {
             "starts_queued": ("Starts that wait for their turn.", lambda: self.pool.queued),
             "sessions_unwritten": ("Sessions waiting to be written.", lambda: len(self.store)),
+            "sessions_held": (
+                "Sessions with servers of older revisions that the gate holds for modern clients.",
+                lambda: len(self.on_legacy.sessions),
+            ),
+            "calls_parked": (
+                "Calls that wait for their clients' answers.",
+                lambda: self.on_legacy.bridge.parked,
+            ),
         }
         if self._logs is not None:
             readings["log_lines_dropped"] = ("Log lines lost.", self._logs.dropped)
@@ -403,6 +424,7 @@ class Gateway(StagedService):
             if session.record.key.principal == principal:
                 _close_stream(session)
         self.modern.listens.close(principal)
+        self.on_legacy.bridge.revoke(principal)
 
 
 def _close_stream(session: Session) -> None:

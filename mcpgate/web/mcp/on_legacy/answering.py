@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mcpgate.errors import GateError, InvalidParams, MethodNotFound, MissingCapability
+from mcpgate.errors import GateError
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response, encode, error_response
 from mcpgate.mcp.modern import INPUT_REQUIRED
-from mcpgate.mcp.to_modern import METHOD_NOT_FOUND
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.mcp.answer import Answer
-from mcpgate.web.mcp.modern_post import ModernPost
-
-# What the specification gives a status of its own; the rest is told within HTTP 200.
-_DEMANDED = (InvalidParams, MethodNotFound, MissingCapability)
+from mcpgate.web.mcp.modern_post import ModernPost, keeps_status, status_of
 
 
 class ModernAnswer:
@@ -57,8 +53,7 @@ class ModernAnswer:
 
     def complete(self, response: Response | ErrorResponse) -> None:
         """Say the last word."""
-        unknown = isinstance(response, ErrorResponse) and response.code == METHOD_NOT_FOUND
-        self.say(response, 404 if unknown else 200)
+        self.say(response, status_of(response.code) if isinstance(response, ErrorResponse) else 200)
 
     def ask(self, inputs: dict[str, dict[str, object]], state: str) -> None:
         """End with the question what the client has to say first."""
@@ -73,8 +68,9 @@ class ModernAnswer:
         """Say that the gate can not do it, and why."""
         inbound = self._post.inbound
         inbound.notes["reason"] = error.reason
-        response = error_response(self._post.request.id, error, inbound.request_id)
-        self.say(response, error.status if isinstance(error, _DEMANDED) else 200)
+        request = self._post.request
+        response = error_response(request.id, error, inbound.request_id)
+        self.say(response, error.status if keeps_status(error, request.method) else 200)
 
     def say(self, response: Response | ErrorResponse, status: int = 200) -> None:
         """Say the last word, with a status that counts unless something was said already."""

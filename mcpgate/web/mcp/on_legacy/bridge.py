@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from mcpgate.errors import InvalidParams, MethodNotFound
 from mcpgate.mcp.jsonrpc import ErrorResponse, Response
 from mcpgate.mcp.log_levels import LEVELS
+from mcpgate.mcp.methods import DISCOVER
 from mcpgate.mcp.modern import ASKING, REMOVED
 from mcpgate.mcp.parking import MAX_INPUTS
 from mcpgate.mcp.to_modern import INTERNAL_ERROR, Powers, discovered, has
@@ -36,7 +37,6 @@ from mcpgate.web.refusal import refuse_message
 
 log = Logger()
 
-DISCOVER: Final = "server/discover"
 _TASKS: Final = "tasks/"
 _COMPLETION: Final = "completion/complete"
 # Answers to more questions than a call can have asked over its rounds are not looked at.
