@@ -14,6 +14,7 @@ from typing import Final, final
 KIB: Final = 1024
 _SPARE: Final = "warm-"
 MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
 
 
 @final

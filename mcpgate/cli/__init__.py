@@ -21,6 +21,7 @@ from typing import Final
 
 COMMANDS: Final = (
     "add",
+    "capacity",
     "check",
     "cleanup",
     "client",

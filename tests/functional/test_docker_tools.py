@@ -90,6 +90,23 @@ class ToolTests(TestCase):
         (one,) = bed.gate.told("ps", "--all")
         self.assertEqual((one["starts"], one["exit_reason"]), (2, "oom_killed"))
 
+    def test_capacity(self) -> None:
+        """What fits is told, by limit and by what the containers that run really use."""
+        bed = DockerGate(self)
+        users = bed.users(2)
+        bed.gate.start()
+        for one in users:
+            one.initialize()
+            self.assertEqual(tool(one, "count"), 1)
+        told = bed.gate.told("capacity")
+        web = next(row for row in told["rows"] if row["name"] == "web")
+        self.assertTrue(told["measured"])
+        self.assertEqual((web["limit"]["memory_bytes"], web["use"]["seen"]), (256 << 20, 2))
+        self.assertLess(web["use"]["memory_bytes"], 100 << 20)
+        self.assertGreaterEqual(web["measured"][-1]["most"], web["at_limit"][0]["most"])
+        self.assertIn("networks", {bound["what"] for bound in web["at_limit"]})
+        self.assertIn("FIT MEASURED", bed.gate.command("capacity").stdout)
+
     def foreign(self, bed: DockerGate) -> str:
         """Make a container of somebody else's, with labels like ours."""
         labels = {"mcpgate.gate": "somebody-else", "mcpgate.server": "web"}
