@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import json
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -354,6 +356,7 @@ class DialectTests(SynchronousTestCase):
                 take(text)
             self.assertIn(what, str(caught.exception))
 
+    @settings(max_examples=100, deadline=None)
     @given(st.text(max_size=200))
     def test_any_text(self, text: str) -> None:
         """Whatever a file holds, it is taken or refused in words."""
@@ -378,11 +381,10 @@ class DialectTests(SynchronousTestCase):
         max_leaves=12,
     )
 
+    @settings(max_examples=100, deadline=None)
     @given(st.dictionaries(st.sampled_from(["mcpServers", "servers", "mcpProxy"]), _JSON))
     def test_any_document(self, document: object) -> None:
         """The same for documents that look like the real ones."""
-        import json
-
         try:
             as_ini(take(json.dumps(document))[0], with_gate=True)
         except NotTakenError as error:
