@@ -1,1 +1,7 @@
-"""Tests of mcpgate, mirroring its folders."""
+"""Tests, in the rooms of the package; those with real sockets and processes are `functional`."""
+
+from hypothesis import settings
+
+# A slow machine is no fault: what takes how long is measured in bench/.
+settings.register_profile("mcpgate", deadline=None)
+settings.load_profile("mcpgate")
