@@ -33,7 +33,7 @@ def message(
     **params: object,
 ) -> dict[str, Any]:
     """Make a modern request."""
-    about = {**meta(**(capabilities or {})), **(more_meta or {})}
+    about = {**meta(MODERN, **(capabilities or {})), **(more_meta or {})}
     return {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": about}}
 
 
