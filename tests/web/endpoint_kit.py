@@ -34,6 +34,7 @@ from mcpgate.interfaces import (
 )
 from mcpgate.model import (
     Caller,
+    Eras,
     Exit,
     InstanceKey,
     Isolation,
@@ -48,6 +49,7 @@ from mcpgate.service.modern import make_modern
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.upstream.modern_stdio import ModernStdioUpstream
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.mcp.cold_answers import ColdAnswers
@@ -106,7 +108,18 @@ class FakeInstance:
         self.channel = FakeChannel()
         self.http = FakeHTTPServer(world.clock)
         self.upstream: Any = self.http
-        if world.spec.transport is Transport.STDIO:
+        if world.spec.transport is Transport.STDIO and world.spec.era is Eras.MODERN:
+            self.upstream = ModernStdioUpstream(
+                self.channel,
+                clock=world.clock,
+                wheel=world.wheel,
+                ended=self.when_ended(),
+                meters=world.meters,
+                name=self.instance_id,
+                max_calls=world.spec.max_calls,
+                strangers=world.spec.isolation is Isolation.SHARED,
+            )
+        elif world.spec.transport is Transport.STDIO:
             self.upstream = StdioUpstream(
                 self.channel,
                 clock=world.clock,

@@ -19,9 +19,9 @@ EVERYTHING: dict[str, object] = {
 VERSION = MODERN.encode()
 
 
-def meta(version: str = MODERN, **capabilities: object) -> dict[str, object]:
+def meta(version: str = MODERN, capabilities: dict[str, object] | None = None) -> dict[str, object]:
     """Make the ``_meta`` of a request."""
-    return {META_VERSION: version, META_CAPABILITIES: capabilities}
+    return {META_VERSION: version, META_CAPABILITIES: capabilities or {}}
 
 
 def message(
@@ -33,7 +33,7 @@ def message(
     **params: object,
 ) -> dict[str, Any]:
     """Make a modern request."""
-    about = {**meta(MODERN, **(capabilities or {})), **(more_meta or {})}
+    about = {**meta(MODERN, capabilities), **(more_meta or {})}
     return {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": about}}
 
 
