@@ -357,6 +357,7 @@ class Gateway(StagedService):
             if session.kept:
                 _close_stream(session)
         self.sse.close()
+        self.modern.listens.close_all()
         self.on_legacy.bridge.drain()
         await self.front.drain(self.config.gate.drain_s, self._refuse_the_rest)
 

@@ -152,7 +152,9 @@ class OverHTTPTests(SynchronousTestCase):
         """While the server runs it is asked again, later each time."""
         world = ModernWorld()
         answer = listen(world)
-        acknowledge(world.server.take())
+        first = world.server.take()
+        acknowledge(first)
+        first.fail()
         asked = []
         for _ in range(60):
             for sent in list(world.server.waiting):
@@ -161,7 +163,7 @@ class OverHTTPTests(SynchronousTestCase):
                 sent.fail()
             world.pass_time(1)
         self.assertFalse(answer.finished)
-        self.assertLess(len(asked), 9)
+        self.assertIn(len(asked), (4, 5, 6))
         sent = self.wait(world)
         acknowledge(sent)
         sent.event(farewell(7))
