@@ -11,6 +11,7 @@ on a scenario is no measure: some scenarios pass on servers that do not speak th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,14 +19,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ParamSpec
 from unittest import TestCase
+
+from typing_extensions import override
 
 from tests.functional import real
 from tests.functional.gate_process import NO_LIMITS, ROOT, GateProcess
 from tests.functional.yardsticks import YARDSTICKS, running
+
+P = ParamSpec("P")
 
 # How each revision is asked for.
 REVISIONS = {
@@ -209,10 +215,24 @@ def table(direct: Results, gate: Results) -> list[str]:
 
 
 class Bench(TestCase):
-    """What a gate needs beside a configuration, on the command line."""
+    """What a gate needs beside a configuration, where no test runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cleanups_of_gate = contextlib.ExitStack()
 
     def runTest(self) -> None:  # noqa: N802 - a name of unittest
         """Do nothing."""
+
+    @override
+    def addCleanup(
+        self, function: Callable[P, object], /, *arguments: P.args, **named: P.kwargs
+    ) -> None:
+        self._cleanups_of_gate.callback(function, *arguments, **named)
+
+    def close(self) -> None:
+        """Clean up; :raises AssertionError: the gate left something behind."""
+        self._cleanups_of_gate.close()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -234,7 +254,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             gate = run_gate(bench, asked.fixture, asked.revision)
         finally:
-            bench.doCleanups()
+            bench.close()
     lines = table(direct, gate)
     if asked.why:
         shown = gate or direct

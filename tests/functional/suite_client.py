@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         gate = GateProcess(bench, OPEN_GATE + entry).start()
         status = run_client(era, f"http://localhost:{gate.plain_port}/sut/mcp")
     finally:
-        bench.doCleanups()
+        bench.close()
     return status
 
 
