@@ -7,6 +7,7 @@ start and to stop.
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import time
@@ -23,16 +24,17 @@ from typing_extensions import override
 from mcpgate.config.model import Config
 from mcpgate.gate.access.digest import KeyDigest, SecretFileError, load_secret
 from mcpgate.gate.access.keyfile import KeyFileError
-from mcpgate.gate.eras import EraBook
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
-from mcpgate.model import Principal, ServerSpec, Transport
+from mcpgate.model import Principal, ServerSpec
 from mcpgate.service.access import Access, make_access
 from mcpgate.service.back import STOP_S, Back, BackError, make_back
+from mcpgate.service.eras import KeptEras
 from mcpgate.service.front import Front
+from mcpgate.service.legacy import make_speakers
 from mcpgate.service.logs import Logs, ignore, make_logs
-from mcpgate.service.modern import make_modern
+from mcpgate.service.modern import make_asker, make_modern
 from mcpgate.service.on_legacy import make_on_legacy
 from mcpgate.service.pages import Pages
 from mcpgate.service.snapshots import make_snapshots
@@ -52,10 +54,9 @@ from mcpgate.web.listening.certificates import CertificateError
 from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
-from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.prestart import make_greeting
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
-from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.relay.relay_route import RelayRoute
@@ -142,7 +143,14 @@ class Gateway(StagedService):
             per_principal=gate.sessions_per_key,
             total=gate.sessions_total,
         )
-        self.eras = EraBook(time.time)
+        self._kept_eras = KeptEras(
+            reactor,
+            self._thread,
+            gate.state_dir,
+            wall=time.time,
+            key=hmac.digest(secret, b"entries of servers", "sha256"),
+        )
+        self.eras = self._kept_eras.book
         self.back: Back = make_back(
             reactor,
             config,
@@ -191,32 +199,30 @@ class Gateway(StagedService):
         config, wheel, gate = self.config, self.wheel, self.access.gate
         forwarding = Forwarding(config.auth.headers)
         keepalive_s = config.gate.sse_keepalive_s
+        asker = make_asker(
+            self._reactor,
+            pool=self.pool,
+            wheel=wheel,
+            forwarding=forwarding,
+            keepalive_s=keepalive_s,
+            charge_start=gate.charge_start,
+        )
+        probe = EraProbe(asker.carrier, self.eras)
 
         def speakers(sessions: SessionTable) -> Callable[[ServerSpec], Speaker]:
-            by_transport: dict[Transport, Speaker] = {
-                Transport.STDIO: StdioSpeaker(
-                    clock=self._reactor,
-                    pool=self.pool,
-                    sessions=sessions,
-                    wheel=wheel,
-                    keepalive_s=keepalive_s,
-                    forget=self.pool.forget,
-                    charge_start=gate.charge_start,
-                    cold=self.snapshots.answers,
-                ),
-                Transport.HTTP: HTTPSpeaker(
-                    clock=self._reactor,
-                    pool=self.pool,
-                    sessions=sessions,
-                    wheel=wheel,
-                    forwarding=forwarding,
-                    keepalive_s=keepalive_s,
-                    forget=self.pool.forget,
-                    charge_start=gate.charge_start,
-                    cold=self.snapshots.answers,
-                ),
-            }
-            return lambda spec: by_transport[spec.transport]
+            return make_speakers(
+                self._reactor,
+                pool=self.pool,
+                sessions=sessions,
+                wheel=wheel,
+                forwarding=forwarding,
+                book=self.eras,
+                asker=asker,
+                probe=probe.ask,
+                keepalive_s=keepalive_s,
+                charge_start=gate.charge_start,
+                cold=self.snapshots.answers,
+            )
 
         speaker = speakers(self.sessions)
         self.on_legacy = make_on_legacy(
@@ -229,18 +235,14 @@ class Gateway(StagedService):
         )
         self.modern = make_modern(
             self._reactor,
+            asker=asker,
+            probe=probe,
             gate=gate,
-            pool=self.pool,
-            wheel=wheel,
             meters=self.meters,
-            forwarding=forwarding,
             book=self.eras,
-            keepalive_s=keepalive_s,
             streams_per_key=config.gate.streams_per_key,
-            charge_start=gate.charge_start,
             bridge=self.on_legacy.bridge,
         )
-
         relay = Relay(
             self._reactor,
             wheel,
@@ -295,6 +297,7 @@ class Gateway(StagedService):
             Stage("deadlines", stop=self.wheel.stop),
             Stage("keys", stop=self.access.close),
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
+            Stage("eras", start=self._kept_eras.load, stop=self._kept_eras.close),
             Stage("snapshots", start=self.snapshots.start, stop=self.snapshots.stop),
             Stage("instances", start=self.back.start, stop=self.back.stop),
             StallProbe(reactor, self.meters),

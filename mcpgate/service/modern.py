@@ -30,37 +30,26 @@ class Modern:
     What serves modern clients.
 
     :ivar asker: puts modern requests to servers, for the relay and for bridges.
-    :ivar probe: finds out whether a server on HTTP speaks this era.
     :ivar listens: the subscriptions that are open.
     :ivar results: what servers allow to be kept.
     """
 
     endpoint: ModernEndpoint
     asker: Asker
-    probe: EraProbe
     listens: Listens
     results: ResultCache
 
 
-def make_modern(
+def make_asker(
     clock: IReactorTime,
     *,
-    gate: Gate,
     pool: IInstancePool,
     wheel: DeadlineWheel,
-    meters: Meters,
     forwarding: Forwarding,
-    book: EraBook,
     keepalive_s: float,
-    streams_per_key: int,
     charge_start: Callable[[Caller], None],
-    bridge: ModernSpeaker | None = None,
-) -> Modern:
-    """
-    Put it together.
-
-    :param bridge: carries modern requests to legacy servers.
-    """
+) -> Asker:
+    """Make what puts modern requests to servers, for the relay and for bridges."""
     carrier = Carrier(
         clock=clock,
         pool=pool,
@@ -69,8 +58,25 @@ def make_modern(
         keepalive_s=keepalive_s,
         charge_start=charge_start,
     )
-    asker = Asker(carrier)
-    probe = EraProbe(carrier, book)
+    return Asker(carrier)
+
+
+def make_modern(
+    clock: IReactorTime,
+    *,
+    asker: Asker,
+    probe: EraProbe,
+    gate: Gate,
+    meters: Meters,
+    book: EraBook,
+    streams_per_key: int,
+    bridge: ModernSpeaker | None = None,
+) -> Modern:
+    """
+    Put it together.
+
+    :param bridge: carries modern requests to legacy servers.
+    """
     results = ResultCache(clock, meters)
     listens = Listens()
 
@@ -82,4 +88,4 @@ def make_modern(
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
     )
-    return Modern(endpoint=endpoint, asker=asker, probe=probe, listens=listens, results=results)
+    return Modern(endpoint=endpoint, asker=asker, listens=listens, results=results)

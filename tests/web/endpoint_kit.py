@@ -45,7 +45,7 @@ from mcpgate.model import (
     ServerSpec,
     Transport,
 )
-from mcpgate.service.modern import make_modern
+from mcpgate.service.modern import make_asker, make_modern
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
@@ -55,6 +55,7 @@ from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.post import Speaker
 from mcpgate.web.mcp.snapshots import SnapshotBook
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
@@ -172,6 +173,7 @@ class FakePool:
     :ivar error: what starting fails with.
     :ivar held: leases that were not released.
     :ivar passive: what is called when an instance stops that somebody listens to.
+    :ivar stopped: ids of instances that were stopped.
     """
 
     def __init__(self, world: World) -> None:
@@ -183,6 +185,7 @@ class FakePool:
         self.passive: list[Callable[[], None]] = []
         self.instances: list[FakeInstance] = []
         self.forgotten: list[Owner] = []
+        self.stopped: list[str] = []
         self._running: dict[InstanceKey, FakeInstance] = {}
         self._waiting: list[tuple[InstanceKey, Deferred[ILease]]] = []
         verifyObject(IInstancePool, self)
@@ -239,7 +242,10 @@ class FakePool:
 
     def stop(self, key: InstanceKey) -> Deferred[None]:
         """See `IInstancePool.stop`."""
-        raise AssertionError("not used")
+        instance = self._running.pop(key)
+        self.stopped.append(instance.instance_id)
+        instance.ended.callback(Exit(reason="stopped"))
+        return succeed(None)
 
     def forget(self, owner: Owner) -> None:
         """Take note that an owner is gone."""
@@ -596,17 +602,13 @@ class World:
         if cold:
             self.cold = ColdAnswers(self.clock, self.book, self.meters)
             common["cold"] = self.cold
-        stdio = StdioSpeaker(**common)
-        http = HTTPSpeaker(forwarding=Forwarding(), **common)
+        self.speakers = self.make_speakers(common)
         stream_ids = count(1)
-
-        def speaker(spec: ServerSpec) -> Speaker:
-            return stdio if spec.transport is Transport.STDIO else http
 
         self.sse = SSEEndpoint(
             gate=self.gate,
             sessions=self.sessions,
-            speaker=speaker,
+            speaker=self.speaker,
             wheel=self.wheel,
             meters=self.meters,
             keepalive_s=KEEPALIVE_S,
@@ -614,17 +616,22 @@ class World:
             make_id=lambda: f"stream-{next(stream_ids):032x}",
         )
         self.eras = EraBook(self.clock.seconds)
-        self.modern = make_modern(
+        asker = make_asker(
             self.clock,
-            gate=self.gate,
             pool=self.pool,
             wheel=self.wheel,
-            meters=self.meters,
             forwarding=Forwarding(),
-            book=self.eras,
             keepalive_s=KEEPALIVE_S,
-            streams_per_key=streams,
             charge_start=self.gate.charge_start,
+        )
+        self.modern = make_modern(
+            self.clock,
+            asker=asker,
+            probe=EraProbe(asker.carrier, self.eras),
+            gate=self.gate,
+            meters=self.meters,
+            book=self.eras,
+            streams_per_key=streams,
         )
         self.relayed: list[Route] = []
         self.pages: list[bytes] = []
@@ -636,13 +643,24 @@ class World:
             endpoint=MCPEndpoint(
                 gate=self.gate,
                 sessions=self.sessions,
-                speaker=speaker,
+                speaker=self.speaker,
                 streams_per_key=streams,
                 modern=self.modern.endpoint,
             ),
             sse=self.sse,
             relay=lambda inbound, caller, route: self.relayed.append(route),
         )
+
+    def make_speakers(self, common: dict[str, Any]) -> dict[Transport, Speaker]:
+        """Make what carries sessions to servers."""
+        return {
+            Transport.STDIO: StdioSpeaker(**common),
+            Transport.HTTP: HTTPSpeaker(forwarding=Forwarding(), **common),
+        }
+
+    def speaker(self, spec: ServerSpec) -> Speaker:
+        """Choose who carries sessions to a server."""
+        return self.speakers[spec.transport]
 
     # --- The client -----------------------------------------------------------------------------
 

@@ -171,10 +171,20 @@ class HTTPCall:
         if self._ended:
             return
         error = public(failure, self._post.inbound)
-        if isinstance(error, BackendDied) and self._tries < 2:
+        if self._post.requests and self._speaker.handed_over(
+            failure, self._post, self._session, self._post.requests, self._answer, self._failed
+        ):
+            self._leave()
+        elif isinstance(error, BackendDied) and self._tries < 2:
             self._again()
         else:
             self._fail(error)
+
+    def _failed(self, failure: Failure) -> None:
+        """Fail after all, when the server turned out to be of no other era."""
+        self._answer.fail_rest(public(failure, self._post.inbound))
+        for _ in self._post.requests:
+            self._post.release()
 
     def _send(self, lease: ILease) -> None:
         if self._ended:
@@ -468,6 +478,12 @@ class HTTPCall:
             lease.release()
 
     def _end(self) -> None:
+        self._leave()
+        for _ in self._post.requests:
+            self._post.release()
+
+    def _leave(self) -> None:
+        """Be done with the answer; what the POST takes of the limits is somebody else's now."""
         self._ended = True
         # What may still come of the answer is nobody's; let the connection be free for others.
         self._resume()
@@ -476,6 +492,4 @@ class HTTPCall:
         self._let_go()
         self._link.calls.pop(self, None)
         self._ids.done()
-        for _ in self._post.requests:
-            self._session.in_use -= 1
-            self._post.release()
+        self._session.in_use -= len(self._post.requests)

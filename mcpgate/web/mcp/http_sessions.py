@@ -10,26 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from mcpgate.errors import BackendDied, BackendUnavailable
-from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.gate.sessions import Session
 from mcpgate.http.forwarding import Forwarding
-from mcpgate.interfaces import IInbound, IInstancePool, ILease
+from mcpgate.interfaces import IInbound, ILease
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response, encode
 from mcpgate.mcp.methods import CANCELLED, INITIALIZE, INITIALIZED, SET_LEVEL, SUBSCRIBE
-from mcpgate.model import Caller, Owner, ServerSpec
+from mcpgate.model import Caller, ServerSpec
 from mcpgate.timing.deferreds import deferred
-from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
-from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.http_call import HTTPCall
 from mcpgate.web.mcp.http_fetch import Fetched, fetch, session_is_lost
 from mcpgate.web.mcp.http_link import HTTPLink
@@ -47,29 +45,8 @@ Fields = list[tuple[bytes, bytes]]
 class HTTPSpeaker(SpeakerBase):
     """See `mcpgate.web.mcp.post.Speaker`."""
 
-    def __init__(
-        self,
-        *,
-        clock: IReactorTime,
-        pool: IInstancePool,
-        sessions: SessionTable,
-        wheel: DeadlineWheel,
-        forwarding: Forwarding,
-        keepalive_s: float,
-        forget: Callable[[Owner], object],
-        charge_start: Callable[[Caller], None] = lambda caller: None,
-        cold: ColdAnswers | None = None,
-    ) -> None:
-        super().__init__(
-            clock=clock,
-            pool=pool,
-            sessions=sessions,
-            wheel=wheel,
-            keepalive_s=keepalive_s,
-            forget=forget,
-            charge_start=charge_start,
-            cold=cold,
-        )
+    def __init__(self, *, forwarding: Forwarding, **common: Any) -> None:
+        super().__init__(**common)
         self._forwarding = forwarding
         self._minted = 0
 
@@ -199,10 +176,10 @@ class HTTPSpeaker(SpeakerBase):
     def link(self, session: Session, spec: ServerSpec, caller: Caller) -> HTTPLink:
         """Give the session's link, made when it is first needed."""
         link = session.extras
-        if link is None:
+        if not isinstance(link, HTTPLink):
+            self.unbind(session)
             link = HTTPLink(lambda: self._depart(spec, caller, session))
             self.bind(session, spec, link)
-        assert isinstance(link, HTTPLink)
         return link
 
     def connected(self, spec: ServerSpec, session: Session) -> ILease | None:

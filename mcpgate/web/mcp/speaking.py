@@ -21,6 +21,7 @@ from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.mcp.answer import Answer
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.cold_start import Leases
+from mcpgate.web.mcp.era_switch import EraSwitch
 from mcpgate.web.mcp.post import SESSION, Post, owner_of
 from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
 from mcpgate.web.mcp.start_report import StartReport
@@ -48,6 +49,7 @@ class SpeakerBase(ABC):
     :param forget: called with a per-session owner when its session has ended.
     :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.
     :param cold: answers for servers that do not run; None: everybody waits for theirs.
+    :param switch: takes sessions whose server refuses ``initialize``; None: they end.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class SpeakerBase(ABC):
         forget: Callable[[Owner], object],
         charge_start: Callable[[Caller], None] = lambda caller: None,
         cold: ColdAnswers | None = None,
+        switch: EraSwitch | None = None,
     ) -> None:
         self.clock = clock
         self.sessions = sessions
         self.wheel = wheel
         self.keepalive_s = keepalive_s
         self._cold = cold
+        self._switch = switch
         self._leases = Leases(pool, charge_start)
         self._forget = forget
 
@@ -77,6 +81,8 @@ class SpeakerBase(ABC):
         session.in_use += 1
         record = session.record
         request_id = post.requests[0].id
+        if self._switch is not None:
+            self._switch.used(post.spec, post.caller)
         answer = self.answer(post, [(SESSION, record.key.session_id.encode("ascii"))])
 
         def opened(result: dict[str, object]) -> None:
@@ -99,6 +105,8 @@ class SpeakerBase(ABC):
 
         told = None if self._cold is None else self._cold.greeting(self, post, session)
         opening = self.open(post, session) if told is None else succeed(told)
+        if self._switch is not None:
+            opening.addErrback(self._open_elsewhere, self._switch, post, session)
         opening.addCallback(opened)
         opening.addErrback(failed).addBoth(over)
         opening.addErrback(lambda failure: log.failure("Opening a session failed", failure))
@@ -106,6 +114,42 @@ class SpeakerBase(ABC):
     @abstractmethod
     def open(self, post: Post, session: Session) -> Deferred[dict[str, object]]:
         """Shake hands for a new session; gives the server's InitializeResult."""
+
+    # --- Servers of the other era -----------------------------------------------------------------
+
+    @staticmethod
+    def _open_elsewhere(
+        failure: Failure, switch: EraSwitch, post: Post, session: Session
+    ) -> Deferred[dict[str, object]]:
+        return Deferred.fromCoroutine(switch.opened(failure, post, session))
+
+    def shaken(self, spec: ServerSpec) -> None:
+        """Note that a server answered ``initialize``."""
+        if self._switch is not None:
+            self._switch.shaken(spec)
+
+    def handed_over(
+        self,
+        failure: Failure,
+        post: Post,
+        session: Session,
+        requests: tuple[Request, ...],
+        answer: Answer,
+        failed: Callable[[Failure], None],
+    ) -> bool:
+        """See `EraSwitch.handed_over`."""
+        return self._switch is not None and self._switch.handed_over(
+            failure, post, session, requests, answer, failed
+        )
+
+    async def check_era(self, spec: ServerSpec, session: Session, lease: ILease) -> None:
+        """
+        See that an instance was made for the legacy era.
+
+        :raises BackendUnavailable: it was not, and is stopped; whoever asks again has another.
+        """
+        if self._switch is not None:
+            await self._switch.check_legacy(spec, session, lease)
 
     # --- While the server does not run ----------------------------------------------------------
 
@@ -193,6 +237,17 @@ class SpeakerBase(ABC):
         if spec.isolation is Isolation.PER_SESSION:
             owner = self._owner(spec, session)
             session.on_end.append(lambda _: self._forget(owner))
+
+    def unbind(self, session: Session) -> None:
+        """Have a session leave the link of another speaker: its server's era has changed."""
+        link, session.extras = session.extras, None
+        if link is None:
+            return
+        leave = cast(Link, link).leave
+        session.on_end = [callback for callback in session.on_end if callback != leave]
+        leave("era")
+        # A server's own session belonged to that link.
+        session.record.upstream_session = session.record.upstream_instance = ""
 
     def _owner(self, spec: ServerSpec, session: Session) -> Owner:
         key = session.record.key

@@ -106,8 +106,21 @@ class StdioPassage:
 
     def _not_sent(self, failure: Failure) -> None:
         self._link.connecting.pop(self, None)
-        if not self._over:
+        if self._over:
+            return
+        if self._speaker.handed_over(
+            failure, self._post, self._session, (self.request,), self._answer, self._failed
+        ):
+            # Whoever takes it gives the slot back; if nobody does, `_failed` follows.
+            self._over = True
+            self._session.in_use -= 1
+        else:
             self._sink.fail(public(failure, self._post.inbound))
+
+    def _failed(self, failure: Failure) -> None:
+        """Fail after all, when the server turned out to be of no other era."""
+        self._post.release()
+        self._answer.fail(public(failure, self._post.inbound), self.request.id)
 
     def _ended(self, outcome: Message | GateError) -> bool:
         if self._over:

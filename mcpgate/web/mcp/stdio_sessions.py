@@ -9,7 +9,6 @@ client notices nothing of it.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
@@ -19,27 +18,23 @@ from zope.interface import implementer
 
 from mcpgate.gate.sessions import Session
 from mcpgate.interfaces import IInbound, ILease, ISessionPeer
-from mcpgate.mcp.framing import sse_event
-from mcpgate.mcp.jsonrpc import Message, Notification, encode
+from mcpgate.mcp.jsonrpc import Message, Notification
 from mcpgate.mcp.methods import CANCELLED, INITIALIZED, LIST_CHANGED
 from mcpgate.mcp.revisions import LATEST_LEGACY
-from mcpgate.model import KIB, Caller, Isolation, ServerSpec
+from mcpgate.model import Caller, Isolation, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.speaking import SpeakerBase
 from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.mcp.stdio_call import StdioPassage
+from mcpgate.web.mcp.stream_link import StreamLink
 
 log = Logger()
 
-# A server may speak right after the handshake, before the client has opened its stream.
-BACKLOG_MESSAGES = 32
-BACKLOG_BYTES = 32 * KIB
-
 
 @implementer(ISessionPeer)
-class StdioLink:
+class StdioLink(StreamLink):
     """
     What a session keeps while the gate runs: its stream, and the child it has joined.
 
@@ -48,52 +43,20 @@ class StdioLink:
     :param changed: called when the child says that its lists are others now.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_backlog_bytes",
-        "_changed",
-        "capabilities",
-        "connecting",
-        "stream",
-        "upstream",
-    )
+    __slots__ = ("_changed", "capabilities", "connecting", "upstream")
 
     def __init__(self, capabilities: dict[str, object], changed: Callable[[], None]) -> None:
+        super().__init__()
         self.capabilities = capabilities
         self._changed = changed
         self.upstream: StdioUpstream | None = None
-        self.stream: StandingStream | None = None
         self.connecting: dict[StdioPassage, None] = {}
-        self._backlog: deque[bytes] = deque()
-        self._backlog_bytes = 0
 
     def unsolicited(self, message: Message) -> None:
         """See `ISessionPeer.unsolicited`."""
         if isinstance(message, Notification) and message.method in LIST_CHANGED:
             self._changed()
         self.say(message)
-
-    def say(self, message: Message) -> None:
-        """Say something on the stream; kept for a while when no client listens."""
-        event = sse_event(encode(message))
-        if not self._backlog and self.stream is not None and self.stream.send(event):
-            return
-        self._backlog.append(event)
-        self._backlog_bytes += len(event)
-        while len(self._backlog) > BACKLOG_MESSAGES or self._backlog_bytes > BACKLOG_BYTES:
-            self._backlog_bytes -= len(self._backlog.popleft())
-
-    def opened(self, stream: StandingStream) -> None:
-        """Take the stream of a GET; an older one is ended."""
-        if self.stream is not None:
-            self.stream.close()
-        self.stream = stream
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what had to wait."""
-        while self._backlog and self.stream is not None and self.stream.send(self._backlog[0]):
-            self._backlog_bytes -= len(self._backlog.popleft())
 
     def cancel_connecting(self, request_id: object) -> bool:
         """Take a call back that waits for its child; False when there is none, or several."""
@@ -106,11 +69,6 @@ class StdioLink:
             return False
         found[0].cancel()
         return True
-
-    def close_stream(self) -> None:
-        """End the stream politely; the client may open another."""
-        if self.stream is not None:
-            self.stream.close()
 
     def leave(self, _: str) -> None:
         """Let go of the child and the stream: the session is over."""
@@ -195,10 +153,10 @@ class StdioSpeaker(SpeakerBase):
     def link(self, session: Session, spec: ServerSpec) -> StdioLink:
         """Give the session's link, made when it is first needed."""
         link = session.extras
-        if link is None:
+        if not isinstance(link, StdioLink):
+            self.unbind(session)
             link = StdioLink(session.capabilities, lambda: self.lists_changed(spec, session))
             self.bind(session, spec, link)
-        assert isinstance(link, StdioLink)
         return link
 
     def joined(self, spec: ServerSpec, session: Session) -> ILease | None:
@@ -230,6 +188,7 @@ class StdioSpeaker(SpeakerBase):
         return lease
 
     async def _join(self, spec: ServerSpec, session: Session, lease: ILease) -> dict[str, object]:
+        await self.check_era(spec, session, lease)
         link = self.link(session, spec)
         upstream: StdioUpstream = lease.upstream
         record = session.record
@@ -238,6 +197,7 @@ class StdioSpeaker(SpeakerBase):
         own = spec.isolation is Isolation.PER_SESSION
         params["protocolVersion"] = record.revision if own else LATEST_LEGACY.name
         result: dict[str, object] = await upstream.handshake(params, spec.lifetime.start_s)
+        self.shaken(spec)
         if link.upstream is not upstream and not session.ended:
             link.upstream = upstream
             upstream.join(link)

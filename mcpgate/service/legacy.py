@@ -1,0 +1,94 @@
+"""The legacy era, put together: who carries sessions to servers, of whichever era those are."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from mcpgate.gate.eras import EraBook
+from mcpgate.gate.sessions import SessionTable
+from mcpgate.http.forwarding import Forwarding
+from mcpgate.model import Caller, ServerSpec, Transport
+from mcpgate.runtime.pool import InstancePool
+from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.mcp.bridged_sessions import BridgedSpeaker
+from mcpgate.web.mcp.cold_answers import ColdAnswers
+from mcpgate.web.mcp.era_switch import EraSwitch
+from mcpgate.web.mcp.era_watch import EraWatch, Probe
+from mcpgate.web.mcp.http_sessions import HTTPSpeaker
+from mcpgate.web.mcp.modern_post import ModernAsker
+from mcpgate.web.mcp.post import Speaker
+from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
+
+
+def make_speakers(
+    clock: IReactorTime,
+    *,
+    pool: InstancePool,
+    sessions: SessionTable,
+    wheel: DeadlineWheel,
+    forwarding: Forwarding,
+    book: EraBook,
+    asker: ModernAsker,
+    probe: Probe,
+    keepalive_s: float,
+    charge_start: Callable[[Caller], None],
+    cold: ColdAnswers,
+) -> Callable[[ServerSpec], Speaker]:
+    """
+    Give what chooses the speaker of a server: by its transport, or the bridge.
+
+    :param book: says which servers speak the modern era alone.
+    """
+    watch = EraWatch(clock, book, probe, pool.stop)
+
+    def bridge() -> BridgedSpeaker:
+        return bridged
+
+    switch = EraSwitch(book, pool, bridge, watch, probe)
+    bridged = BridgedSpeaker(
+        clock=clock,
+        pool=pool,
+        sessions=sessions,
+        wheel=wheel,
+        keepalive_s=keepalive_s,
+        forget=pool.forget,
+        charge_start=charge_start,
+        asker=asker,
+        eras=book,
+        watch=watch,
+        make_tag=lambda: secrets.token_hex(4),
+        stop=pool.stop,
+    )
+    stdio = StdioSpeaker(
+        clock=clock,
+        pool=pool,
+        sessions=sessions,
+        wheel=wheel,
+        keepalive_s=keepalive_s,
+        forget=pool.forget,
+        charge_start=charge_start,
+        cold=cold,
+        switch=switch,
+    )
+    http = HTTPSpeaker(
+        clock=clock,
+        pool=pool,
+        sessions=sessions,
+        wheel=wheel,
+        forwarding=forwarding,
+        keepalive_s=keepalive_s,
+        forget=pool.forget,
+        charge_start=charge_start,
+        cold=cold,
+        switch=switch,
+    )
+
+    def speaker(spec: ServerSpec) -> Speaker:
+        if book.known(spec).modern_only:
+            return bridged
+        return stdio if spec.transport is Transport.STDIO else http
+
+    return speaker

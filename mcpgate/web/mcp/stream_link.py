@@ -1,0 +1,57 @@
+"""The event stream a session's GET opens, fed by the gate, and what waits for the next one."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mcpgate.mcp.framing import sse_event
+from mcpgate.mcp.jsonrpc import Message, encode
+from mcpgate.model import KIB
+from mcpgate.web.mcp.standing import StandingStream
+
+# A server may speak right after the handshake, before the client has opened its stream.
+BACKLOG_MESSAGES: Final = 32
+BACKLOG_BYTES: Final = 32 * KIB
+
+
+class StreamLink:
+    """
+    The stream of a session's GET.
+
+    :ivar stream: the client's newest; None while it has none.
+    """
+
+    __slots__ = ("_backlog", "_backlog_bytes", "stream")
+
+    def __init__(self) -> None:
+        self.stream: StandingStream | None = None
+        self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
+
+    def say(self, message: Message) -> None:
+        """Say something on the stream; kept for a while when no client listens."""
+        event = sse_event(encode(message))
+        if not self._backlog and self.stream is not None and self.stream.send(event):
+            return
+        self._backlog.append(event)
+        self._backlog_bytes += len(event)
+        while len(self._backlog) > BACKLOG_MESSAGES or self._backlog_bytes > BACKLOG_BYTES:
+            self._backlog_bytes -= len(self._backlog.popleft())
+
+    def opened(self, stream: StandingStream) -> None:
+        """Take the stream of a GET; an older one is ended."""
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = stream
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what had to wait."""
+        while self._backlog and self.stream is not None and self.stream.send(self._backlog[0]):
+            self._backlog_bytes -= len(self._backlog.popleft())
+
+    def close_stream(self) -> None:
+        """End the stream politely; the client may open another."""
+        if self.stream is not None:
+            self.stream.close()
