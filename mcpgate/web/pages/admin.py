@@ -144,6 +144,6 @@ def _users(
     for session in sessions:
         used(of(session.owner, session.user), "sessions", session.idle_s)
     for instance in instances:
-        if instance.owner != "shared":
+        if instance.owner not in ("shared", "warm"):
             used(of(instance.owner, instance.user), "instances", instance.idle_s)
     return sorted(found.values(), key=lambda entry: str(entry["key"]))

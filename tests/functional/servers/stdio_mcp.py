@@ -4,7 +4,8 @@ A stdio MCP server on the standard library, with the tools of ``http_mcp.py``.
 Tools: ``echo`` (message), ``slow`` (seconds; tells of progress five times), ``die`` (last words,
 exit 3), ``env`` (of: a variable), ``count`` (calls so far), ``log`` (text; to stderr and as a
 notification), ``list_changed``, ``roots`` (asks the client), ``pid``, ``where`` (its directory),
-``big`` (size), ``junk`` (prints what is no message).
+``big`` (size), ``junk`` (prints what is no message).  MORE_TOOLS in its environment: a file with
+names of tools it lists beside these.
 """
 
 # ruff: noqa: T201, TID251 - a program of its own: it prints and sleeps.
@@ -16,6 +17,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 LOCK = threading.Lock()
@@ -31,6 +33,12 @@ def say(**message: Any) -> None:
     with LOCK:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
+
+
+def more_tools() -> list[str]:
+    """Give the names in the file MORE_TOOLS, if there is one."""
+    path = Path(os.environ.get("MORE_TOOLS", "/"))
+    return path.read_text().split() if path.is_file() else []
 
 
 def ask_roots() -> Any:
@@ -99,7 +107,8 @@ def take(message: dict[str, Any]) -> None:
         }
         say(id=id, result=result)
     elif method == "tools/list":
-        tools = [{"name": name, "inputSchema": {"type": "object"}} for name in NAMES]
+        names = [*NAMES, *more_tools()]
+        tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
         say(id=id, result={"tools": tools})
     elif method == "logging/setLevel":
         STATE["level"] = params["level"]
