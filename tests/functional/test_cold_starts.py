@@ -24,6 +24,7 @@ from tests.functional.mcp_client import Client, events
 T = TypeVar("T")
 
 SLOW_S = 2.0
+AT_ONCE_S = 1.2  # Of what takes a few milliseconds, on a machine that does much else.
 SLOW = f"env.SLOW_START = {SLOW_S:g}\n"
 NOBODYS = """
 [server:io]
@@ -43,7 +44,9 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def tools(client: Client) -> list[str]:
     """List the tools, by name."""
-    return [tool["name"] for tool in client.request("tools/list").message["result"]["tools"]]
+    message = client.request("tools/list").message
+    assert "result" in message, message
+    return [tool["name"] for tool in message["result"]["tools"]]
 
 
 class ColdCase(TestCase):
@@ -96,11 +99,11 @@ class SnapshotTests(ColdCase):
                     self.gate.start()
                 client = Client(self.gate, name, self.keys[0])
                 answer, took = timed(client.initialize)
-                self.assertLess(took, 0.7, life)
+                self.assertLess(took, AT_ONCE_S, life)
                 self.assertEqual(answer.status, 200)
                 listed, took = timed(lambda client=client: tools(client))  # type: ignore[misc]
                 self.assertEqual(listed, known)
-                self.assertLess(took, 0.7, life)
+                self.assertLess(took, AT_ONCE_S, life)
                 params = {"name": "echo", "arguments": {"message": "x"}}
                 told, took = timed(
                     lambda client=client, params=params: client.request(  # type: ignore[misc]
@@ -141,7 +144,7 @@ class SnapshotTests(ColdCase):
         self.stop("io")
         again = Client(self.gate, "io", self.keys[0])
         _, took = timed(again.initialize)
-        self.assertLess(took, 0.7)
+        self.assertLess(took, AT_ONCE_S)
         self.assertIn("new", tools(again))
 
     def test_start_that_fails(self) -> None:
@@ -203,7 +206,7 @@ class WarmTests(ColdCase):
         rest(SLOW_S)  # On stdio, running is not yet answering.
         ann, ben = (Client(self.gate, "io", key) for key in self.keys[:2])
         _, took = timed(ann.initialize)
-        self.assertLess(took, 1.0)
+        self.assertLess(took, AT_ONCE_S)
         pid = int(ann.call("pid").text)
         wait_for(lambda: len(self.states()) == 2, "another one is started", 15)
         rest(SLOW_S)
@@ -248,6 +251,6 @@ class PrestartTests(ColdCase):
         rest(SLOW_S + 0.5)
         client = Client(self.gate, "ahead", self.keys[0])
         _, took = timed(client.initialize)
-        self.assertLess(took, 0.7)
+        self.assertLess(took, AT_ONCE_S)
         self.assertEqual(client.call("env", of="X_KEY").text, self.keys[0])
         self.assertEqual(self.events()["instance_prestarted"], 1)

@@ -5,7 +5,7 @@ boxed_mcp.py stdio | PORT
 
 Tools: ``reach`` (connects to ``host``, ``port``: "open" or why not), ``read`` and ``write`` (a
 ``path``), ``eat`` (``megabytes`` of memory), ``count`` (up by one, kept in memory), ``look`` (who
-and where it is), ``exit`` (with ``code``), ``resolve`` (a ``name``).
+and where it is), ``exit`` (with ``code``), ``resolve`` (a ``name``), ``nap`` (``seconds``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import os
 import secrets
 import socket
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 SESSIONS: set[str] = set()
 STATE: dict[str, Any] = {"count": 0, "eaten": []}
-NAMES = ("reach", "read", "write", "eat", "count", "look", "exit", "resolve")
+NAMES = ("reach", "read", "write", "eat", "count", "look", "exit", "resolve", "nap")
 
 
 def run(name: str, arguments: dict[str, Any]) -> object:
@@ -70,7 +71,14 @@ def write(arguments: dict[str, Any]) -> str:
     return "written"
 
 
+def nap(arguments: dict[str, Any]) -> str:
+    """Be at work for a while."""
+    time.sleep(float(arguments["seconds"]))  # noqa: TID251  # a program of its own
+    return "awake"
+
+
 TOOLS = {
+    "nap": nap,
     "reach": reach,
     "read": lambda arguments: Path(arguments["path"]).read_text(),
     "write": write,
