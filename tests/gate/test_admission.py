@@ -133,7 +133,8 @@ class RateLimiterTests(SynchronousTestCase):
         elapsed = clock.seconds() - start
         # One call more or less is the grain of counting.
         self.assertLessEqual(passed, burst + elapsed * per_s * 1.01 + 1)
-        if all(part > 0 for part in jitter) and max(jitter) <= 2 * mean:
+        # A bucket of one loses what comes in while it is full; one of two never is full so long.
+        if burst > 1 and all(part > 0 for part in jitter) and max(jitter) <= 2 * mean:
             self.assertGreaterEqual(passed, min(calls, elapsed * per_s * 0.99) - 1)
 
     @settings(max_examples=100, deadline=None)
