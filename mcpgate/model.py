@@ -122,10 +122,16 @@ class Isolation(Enum):
 
 
 class Transport(Enum):
-    """How the gate speaks to a server."""
+    """How the gate speaks to a server: ``sse`` is HTTP+SSE of 2024-11-05."""
 
     STDIO = "stdio"
     HTTP = "http"
+    SSE = "sse"
+
+    @property
+    def listens(self) -> bool:
+        """Tell whether the server is a listener, and not a child behind pipes."""
+        return self is not Transport.STDIO
 
 
 class Eras(Enum):
@@ -244,8 +250,8 @@ class ServerSpec:
     :ivar runtime: ``process`` or ``docker`` (started by the gate), or ``remote`` (``url`` is
         called).
     :ivar container: for the runtime ``docker``; ``command`` then holds the image's arguments.
-    :ivar url: of a remote server: its MCP endpoint, absolute.
-    :ivar mcp_path: of an HTTP server started by the gate: the path of its MCP endpoint.
+    :ivar url: of a remote server: its MCP endpoint, absolute; of HTTP+SSE its event stream.
+    :ivar mcp_path: of an HTTP server started by the gate: the path of the same.
     :ivar ready_path: path probed for readiness; any HTTP answer below 500 counts.
     :ivar era: what it speaks; found out when the configuration does not say.
     :ivar call_timeout_s: a request without an answer for this long fails.

@@ -867,9 +867,12 @@ SERVER: Final = SectionSchema(
         ),
         Key(
             name="transport",
-            kind=choice("stdio", "http"),
+            kind=choice("stdio", "http", "sse"),
             default_note="``stdio`` with ``command`` or ``image``, ``http`` with ``url``",
-            effect="How the gate speaks to it.",
+            effect=(
+                "How the gate speaks to it: over pipes, by Streamable HTTP, or by HTTP+SSE of "
+                "2024-11-05."
+            ),
         ),
         Key(
             name="cwd",
@@ -884,8 +887,11 @@ SERVER: Final = SectionSchema(
             kind=kinds.URL_PATH,
             into="mcp_path",
             only="command image",
-            default="/mcp",
-            effect="Path of the MCP endpoint of an HTTP server the gate starts.",
+            default_note="``/mcp``, with ``transport = sse`` ``/sse``",
+            effect=(
+                "Path of the MCP endpoint of an HTTP server the gate starts, or of its event "
+                "stream."
+            ),
         ),
         Key(
             name="ready_path",
@@ -898,7 +904,10 @@ SERVER: Final = SectionSchema(
         Key(
             name="isolation",
             kind=choice("shared", "per-key", "per-session"),
-            default_note="``per-key`` with ``command`` or ``image``, ``shared`` with ``url``",
+            default_note=(
+                "``per-key`` with ``command``, ``image`` or ``transport = sse``, ``shared`` with "
+                "any other ``url``"
+            ),
             effect="Who shares one running copy: everybody, one key's sessions, or nobody.",
         ),
         Key(

@@ -45,9 +45,12 @@ def server_spec(
             if key.only and how not in key.only.split():
                 values.problem(name, f"this key means nothing to a server with {how}", "Remove it")
     transport = _transport(values, how)
-    isolation = values.get("isolation", "shared" if how == "url" else "per-key")
+    # What is said over one event stream belongs to whoever opened it.
+    one_for_all = how == "url" and transport is not Transport.SSE
+    isolation = values.get("isolation", "shared" if one_for_all else "per-key")
     fields: dict[str, Any] = dict(values.fields())
     fields.setdefault("max_body_bytes", gate.max_body_bytes)
+    fields.setdefault("mcp_path", "/sse" if transport is Transport.SSE else "/mcp")
     if how == "command":
         program, *arguments = fields["command"]
         fields["command"] = (_program(program, around), *arguments)
@@ -61,12 +64,12 @@ def server_spec(
         files=tuple(values.opened.get("file", {}).items()),
         headers=header_templates(values),
         isolation=Isolation(isolation),
-        era=Eras(values.get("era", "auto")),
+        era=_era(values, transport),
         restraint=Restraint(**_any(values, "restraint")),
         lifetime=Lifetime(**_any(values, "lifetime")),
         container=Container(**_any(values, "container")),
         rate=_rate(values, limits),
-        relay=values.get("relay", transport is Transport.HTTP),
+        relay=values.get("relay", transport.listens),
         **fields,
     )
     _check_names(values)
@@ -115,10 +118,20 @@ def _how(values: Values) -> str | None:
 
 def _transport(values: Values, how: str) -> Transport:
     if how == "url":
-        if values.get("transport", "http") != "http":
-            values.problem("transport", "a server with url speaks http", "Remove the key")
-        return Transport.HTTP
+        if values.get("transport", "http") == "stdio":
+            values.problem("transport", "a server with url speaks http or sse", "Remove the key")
+            return Transport.HTTP
+        return Transport(values.get("transport", "http"))
     return Transport(values.get("transport", "stdio"))
+
+
+def _era(values: Values, transport: Transport) -> Eras:
+    era = values.get("era", "auto")
+    if transport is not Transport.SSE:
+        return Eras(era)
+    if era in ("modern", "dual"):
+        values.problem("era", "HTTP+SSE is of the legacy era", "Remove the key")
+    return Eras.LEGACY
 
 
 def _rate(values: Values, limits: LimitsSection) -> Any:
@@ -166,8 +179,11 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
     templates = {"command": " ".join(spec.command)}
     templates.update((f"env.{name}", value) for name, value in spec.env)
     templates.update((f"file.{name}", value) for name, value in spec.files)
+    alike = dict(templates)
+    if spec.transport is Transport.SSE:
+        alike.update((f"header.{name}", value) for name, value in spec.headers)
     if spec.isolation is Isolation.SHARED:
-        for key, template in templates.items():
+        for key, template in alike.items():
             for blank in ("{key}", "{user}"):
                 if blank in template and not (key == "command" and blank == "{key}"):
                     values.problem(
@@ -175,7 +191,7 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
                         f"a shared server has no one {blank}",
                         "Set isolation = per-key, or remove it",
                     )
-    wants_port = spec.transport is Transport.HTTP and spec.runtime == "process"
+    wants_port = spec.transport.listens and spec.runtime == "process"
     tells_port = [key for key, template in templates.items() if "{port}" in template]
     if wants_port and not tells_port and values.sound("transport", *written(values, "env.NAME")):
         values.problem(
@@ -183,7 +199,7 @@ def _check_templates(values: Values, spec: ServerSpec) -> None:
             "the server is not told which port to listen on",
             "Put {port} into command, or add env.PORT = {port}",
         )
-    if spec.transport is not Transport.HTTP or spec.runtime == "remote":
+    if not spec.transport.listens or spec.runtime == "remote":
         for key in tells_port:
             values.problem(key, "there is no {port} for this server", "Set transport = http")
 

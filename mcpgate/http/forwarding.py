@@ -354,6 +354,10 @@ class Forwarding:
         """Make the fields of an MCP message that is the gate's own."""
         return [_JSON, _MCP_ACCEPT, _IDENTITY, *_filled(spec, caller)]
 
+    def own_stream(self, spec: ServerSpec, caller: Caller) -> FieldLines:
+        """Make the fields of a GET of the gate's own for an event stream."""
+        return [(b"accept", b"text/event-stream"), _IDENTITY, *_filled(spec, caller)]
+
 
 class _ServerRules:
     """Everything `Forwarding` knows of one server."""

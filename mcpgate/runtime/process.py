@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from mcpgate.errors import BackendUnavailable
 from mcpgate.interfaces import IInstance, IRuntime
-from mcpgate.model import Exit, InstanceKey, Launch, ServerSpec, Transport, fill
+from mcpgate.model import Exit, InstanceKey, Launch, ServerSpec, fill
 from mcpgate.runtime import launcher
 from mcpgate.runtime.child import CHILD_FDS, Child
 from mcpgate.runtime.places import Places, Record
@@ -168,7 +168,7 @@ class ProcessRuntime:
         files_dir, tmp_dir, data_dir = self._places.make(launch.instance_id, launch.key)
         values = {name: secret.reveal() for name, secret in launch.values.items()}
         values |= {"files_dir": files_dir, "data_dir": data_dir}
-        port = self._port() if spec.transport is Transport.HTTP else None
+        port = self._port() if spec.transport.listens else None
         if port is not None:
             values["port"] = str(port)
         for name, text in spec.files:

@@ -9,16 +9,18 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
-from mcpgate.interfaces import IInstance, IRuntime, IUpstream
-from mcpgate.model import Isolation, ServerSpec, Transport
+from mcpgate.interfaces import IInstance, IRuntime, IStdioChannel, IUpstream
+from mcpgate.model import Exit, Isolation, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.docker.build import DockerSettings, make_docker_runtime
 from mcpgate.runtime.docker.runtime import DockerRuntime
@@ -31,8 +33,10 @@ from mcpgate.runtime.remote import RemoteRuntime
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, plain_endpoint, remote
+from mcpgate.upstream.http import HTTPUpstream, Remote, plain_endpoint, remote
 from mcpgate.upstream.modern_stdio import ModernStdioUpstream
+from mcpgate.upstream.sse import SSEUpstream
+from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
 
 log = Logger()
@@ -142,9 +146,7 @@ def make_back(
         limits=Limits(max_running=gate.max_running, memory_bytes=gate.memory_budget_bytes),
         start_parallel=gate.start_parallel,
         start_queue=gate.start_queue,
-        outlives=lambda spec: (
-            keep and spec.runtime == "docker" and spec.transport is Transport.HTTP
-        ),
+        outlives=lambda spec: keep and spec.runtime == "docker" and spec.transport.listens,
     )
     return Back(pool=pool, processes=processes, containers=containers, config=config)
 
@@ -224,34 +226,54 @@ def make_connect(
                     max_calls=spec.max_calls,
                     strangers=spec.isolation is Isolation.SHARED,
                 )
-            return StdioUpstream(
-                instance.channel,
-                clock=reactor,
-                wheel=wheel,
-                ended=instance.when_ended(),
-                meters=meters,
-                name=instance.instance_id,
-                max_calls=spec.max_calls,
-                broadcast_logs=spec.isolation is not Isolation.SHARED,
-            )
-        if spec.url:
-            place = remote(reactor, spec.url)
-            return HTTPUpstream(
-                reactor,
-                place.make_endpoint,
-                authority=place.authority,
-                wheel=wheel,
-                meters=meters,
-            )
-        if instance.address is None:
-            raise BackendUnavailable("The server has no address.")
-        host, port = instance.address
-        return HTTPUpstream(
+            return converse(spec, instance.channel, instance.when_ended(), instance.instance_id)
+        place = _place(reactor, spec, instance)
+        http = HTTPUpstream(
             reactor,
-            lambda: plain_endpoint(reactor, host, port),
-            authority=f"{host}:{port}".encode("ascii"),
+            place.make_endpoint,
+            authority=place.authority,
             wheel=wheel,
             meters=meters,
         )
+        if spec.transport is Transport.HTTP:
+            return http
+        scheme = urlsplit(spec.url).scheme or "http"
+        return SSEUpstream(
+            http,
+            SSEPlace(origin=f"{scheme}://{place.authority.decode('ascii')}", target=place.target),
+            make=partial(converse, spec),
+            name=instance.instance_id,
+            wheel=wheel,
+            ended=instance.when_ended(),
+            message_s=spec.call_timeout_max_s,
+        )
+
+    def converse(
+        spec: ServerSpec, channel: IStdioChannel, ended: Deferred[Exit], name: str
+    ) -> StdioUpstream:
+        return StdioUpstream(
+            channel,
+            clock=reactor,
+            wheel=wheel,
+            ended=ended,
+            meters=meters,
+            name=name,
+            max_calls=spec.max_calls,
+            broadcast_logs=spec.isolation is not Isolation.SHARED,
+        )
 
     return connect
+
+
+def _place(reactor: Any, spec: ServerSpec, instance: IInstance) -> Remote:
+    """Tell where a server listens: where its URL says, or where it was started."""
+    if spec.url:
+        return remote(reactor, spec.url)
+    if instance.address is None:
+        raise BackendUnavailable("The server has no address.")
+    host, port = instance.address
+    return Remote(
+        make_endpoint=lambda: plain_endpoint(reactor, host, port),
+        authority=f"{host}:{port}".encode("ascii"),
+        target=spec.mcp_path.encode("ascii"),
+    )

@@ -20,6 +20,7 @@ from mcpgate.web.mcp.era_watch import EraWatch, Probe
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.modern_post import ModernAsker
 from mcpgate.web.mcp.post import Speaker
+from mcpgate.web.mcp.sse_sessions import SSESpeaker
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 
 
@@ -85,10 +86,24 @@ def make_speakers(
         cold=cold,
         switch=switch,
     )
+    old = SSESpeaker(
+        clock=clock,
+        pool=pool,
+        sessions=sessions,
+        wheel=wheel,
+        forwarding=forwarding,
+        keepalive_s=keepalive_s,
+        forget=pool.forget,
+        charge_start=charge_start,
+        cold=cold,
+    )
+    speakers: dict[Transport, Speaker] = {
+        Transport.STDIO: stdio,
+        Transport.HTTP: http,
+        Transport.SSE: old,
+    }
 
     def speaker(spec: ServerSpec) -> Speaker:
-        if book.known(spec).modern_only:
-            return bridged
-        return stdio if spec.transport is Transport.STDIO else http
+        return bridged if book.known(spec).modern_only else speakers[spec.transport]
 
     return speaker

@@ -232,8 +232,7 @@ def _fixed(specs: list[ServerSpec], config: Config, machine: Machine) -> list[Bo
         found.append(Bound(what="open files", most=most, key="LimitNOFILE of the gate"))
     published = config.docker.reach == "published"
     ports = sum(
-        spec.transport is Transport.HTTP and (spec.runtime == "process" or published)
-        for spec in specs
+        spec.transport.listens and (spec.runtime == "process" or published) for spec in specs
     )
     if machine.ports and ports:
         most = _times(machine.ports, ports)

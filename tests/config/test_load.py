@@ -15,7 +15,7 @@ from mcpgate.config.load import parse_config, read_config
 from mcpgate.config.model import AnonymousSource, RemoteSource, StaticSource
 from mcpgate.config.problems import ConfigError
 from mcpgate.config.summary import as_text
-from mcpgate.model import MIB, Container, Destination, Isolation, Rate, Transport
+from mcpgate.model import MIB, Container, Destination, Eras, Isolation, Rate, Transport
 from tests.config.writing import BASE, ENVIRON, PATH, problems, read
 
 
@@ -203,6 +203,18 @@ MUTATIONS = (
     Mutation(
         COMMAND, "url = https://a.b/\ntransport = stdio", 8, "transport", "stdio", "speaks http"
     ),
+    Mutation(
+        COMMAND, "url = https://a.b/\ntransport = sse\nera = dual", 9, "era", "dual", "legacy era"
+    ),
+    Mutation(
+        COMMAND,
+        "url = https://a.b/\ntransport = sse\nisolation = shared\nheader.K = {key}",
+        10,
+        "header.K",
+        "***",
+        "no one {key}",
+    ),
+    Mutation(COMMAND, COMMAND + "\ntransport = sse", 7, "command", "notes --stdio", "port"),
     Mutation(COMMAND, "url = https://a.b/\nmemory = 1MiB", 8, "memory", "1MiB", "means nothing"),
     Mutation(COMMAND, "url = https://a.b/\nheader.Host = x", 8, "header.Host", "***", "connection"),
     Mutation(
@@ -564,6 +576,19 @@ class ParseConfigTests(SynchronousTestCase):
         self.assertEqual((config.log.to, config.log.access), ("/etc/mcpgate/log/gate.log", "off"))
         self.assertEqual([secret.reveal() for secret in config.secrets], ["hunter2-canary"])
         self.assertNotIn("canary", repr(config))
+
+    def test_sse(self) -> None:
+        """HTTP+SSE has paths, an era and an isolation of its own."""
+        text = (
+            "[auth:n]\ntype = none\n[server:far]\nurl = https://a.b/x\ntransport = sse\n"
+            "header.K = {key}\n[server:near]\ncommand = x {port}\ntransport = sse\n"
+            "[server:odd]\ncommand = x {port}\ntransport = sse\nmcp_path = /events\nsse = off\n"
+        )
+        far, near, odd = read(text).servers
+        self.assertEqual((far.transport, far.era), (Transport.SSE, Eras.LEGACY))
+        self.assertEqual((far.isolation, near.isolation), (Isolation.PER_KEY, Isolation.PER_KEY))
+        self.assertEqual((near.mcp_path, odd.mcp_path), ("/sse", "/events"))
+        self.assertEqual((near.relay, near.sse, odd.sse), (True, True, False))
 
     def test_containers(self) -> None:
         """What is said of a container reaches the field it is meant for."""

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mcpgate.errors import BackendDied, GateError, InvalidCredential
+from mcpgate.errors import GateError, InvalidCredential
 from mcpgate.gate.access.lockout import Lockout
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.admission import Admission, RateLimiter, Slots
@@ -20,9 +20,7 @@ from mcpgate.gate.eras import EraBook
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.gate.sessions import Session, SessionTable
-from mcpgate.http.fields import Fields
 from mcpgate.http.forwarding import Forwarding
-from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import (
     IAuthenticator,
     IHTTPUpstream,
@@ -30,7 +28,7 @@ from mcpgate.interfaces import (
     IInstancePool,
     ILease,
     IResponseReceiver,
-    IUpstreamCall,
+    IStdioChannel,
 )
 from mcpgate.model import (
     Caller,
@@ -50,6 +48,8 @@ from mcpgate.stores.memory import MemoryStore
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.modern_stdio import ModernStdioUpstream
+from mcpgate.upstream.sse import SSEUpstream
+from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.mcp.cold_answers import ColdAnswers
@@ -59,8 +59,11 @@ from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.post import Speaker
 from mcpgate.web.mcp.snapshots import SnapshotBook
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
+from mcpgate.web.mcp.sse_sessions import SSESpeaker
 from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
+from tests.upstream.sse_fakes import FakeSSEServer
 from tests.upstream.stdio_fakes import FakeChannel
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 
 BOTH = b"application/json, text/event-stream"
@@ -108,8 +111,19 @@ class FakeInstance:
         self.ended: Deferred[Exit] = Deferred()
         self.channel = FakeChannel()
         self.http = FakeHTTPServer(world.clock)
+        self.old = FakeSSEServer(world.clock)
         self.upstream: Any = self.http
-        if world.spec.transport is Transport.STDIO and world.spec.era is Eras.MODERN:
+        if world.spec.transport is Transport.SSE:
+            self.upstream = SSEUpstream(
+                self.old,  # type: ignore[arg-type]  # a stand-in with all that is used
+                SSEPlace(origin="http://h", target=b"/sse"),
+                make=self.converse(world),
+                name=self.instance_id,
+                wheel=world.wheel,
+                ended=self.when_ended(),
+                message_s=60.0,
+            )
+        elif world.spec.transport is Transport.STDIO and world.spec.era is Eras.MODERN:
             self.upstream = ModernStdioUpstream(
                 self.channel,
                 clock=world.clock,
@@ -121,15 +135,21 @@ class FakeInstance:
                 strangers=world.spec.isolation is Isolation.SHARED,
             )
         elif world.spec.transport is Transport.STDIO:
-            self.upstream = StdioUpstream(
-                self.channel,
-                clock=world.clock,
-                wheel=world.wheel,
-                ended=self.when_ended(),
-                meters=world.meters,
-                name=self.instance_id,
-                max_calls=world.spec.max_calls,
-            )
+            self.upstream = self.converse(world)(self.channel, self.when_ended(), self.instance_id)
+
+    def converse(
+        self, world: World
+    ) -> Callable[[IStdioChannel, Deferred[Exit], str], StdioUpstream]:
+        """Give what makes a conversation over a channel."""
+        return lambda channel, ended, name: StdioUpstream(
+            channel,
+            clock=world.clock,
+            wheel=world.wheel,
+            ended=ended,
+            meters=world.meters,
+            name=name,
+            max_calls=world.spec.max_calls,
+        )
 
     def when_ended(self) -> Deferred[Exit]:
         """See `IInstance.when_ended`."""
@@ -253,132 +273,6 @@ class FakePool:
 
 
 # --- An HTTP server ---------------------------------------------------------------------------
-
-
-@implementer(IUpstreamCall)
-class Sent:
-    """A request as the server got it, and the way to answer it."""
-
-    def __init__(
-        self,
-        method: str,
-        fields: list[tuple[bytes, bytes]],
-        body: bytes | None,
-        receiver: IResponseReceiver,
-        clock: Clock,
-    ) -> None:
-        self.method = method
-        self._clock = clock
-        self.fields = dict(fields)
-        self.raw = body
-        self.receiver: Any = receiver
-        self.aborted = False
-        self.paused = False
-        self.over = False
-        verifyObject(IUpstreamCall, self)
-
-    @property
-    def message(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.raw or b"null")
-
-    @property
-    def session(self) -> bytes | None:
-        """The session id it carries."""
-        return self.fields.get(b"mcp-session-id")
-
-    def write(self, data: bytes) -> None:
-        """See `IUpstreamCall.write`."""
-        raise AssertionError("not used")
-
-    def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """See `IUpstreamCall.end`."""
-        raise AssertionError("not used")
-
-    def register_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """See `IUpstreamCall.register_flow`."""
-        raise AssertionError("not used")
-
-    def pause(self) -> None:
-        """See `IUpstreamCall.pause`."""
-        self.paused = True
-
-    def resume(self) -> None:
-        """See `IUpstreamCall.resume`."""
-        self.paused = False
-
-    def abort(self) -> None:
-        """See `IUpstreamCall.abort`."""
-        self.aborted = True
-
-    # --- Answers
-
-    def head(
-        self,
-        status: int = 200,
-        kind: bytes = b"text/event-stream",
-        *,
-        length: int | None = None,
-        session: bytes = b"",
-    ) -> None:
-        """Begin the answer."""
-        lines = [(b"content-type", kind)] if kind else []
-        if session:
-            lines.append((b"mcp-session-id", session))
-        self.receiver.response_head(
-            ResponseHead(
-                status=status,
-                reason=b"",
-                version=(1, 1),
-                fields=Fields(lines),
-                content_length=length,
-            )
-        )
-
-    def data(self, data: bytes) -> None:
-        """Send a piece of the body, unless the other side cut the connection."""
-        if not self.aborted:
-            self.receiver.response_data(data)
-
-    def event(self, message: dict[str, Any] | None, *, id: str = "") -> None:
-        """Send an event."""
-        head = f"id: {id}\r\n" if id else ""
-        text = json.dumps(message) if message is not None else ""
-        self.data(f"{head}data: {text}\r\n\r\n".encode())
-
-    def done(self) -> None:
-        """End the answer."""
-        self.over = True
-        if not self.aborted:
-            self.receiver.response_end([])
-            self._pass_a_moment()
-
-    def fail(self, error: GateError | None = None, *, sent: bool = True) -> None:
-        """Break the connection."""
-        self.over = True
-        if not self.aborted:
-            self.receiver.response_failed(error or BackendDied(), sent)
-            self._pass_a_moment()
-
-    def _pass_a_moment(self) -> None:
-        """Let it be noticed whether the server is dead or only its connection."""
-        self._clock.advance(0.4)
-
-    def json(self, message: object, status: int = 200, *, session: bytes = b"") -> None:
-        """Answer with JSON."""
-        body = json.dumps(message).encode()
-        self.head(status, b"application/json; charset=utf-8", length=len(body), session=session)
-        self.data(body)
-        self.done()
-
-    def result(self, **result: object) -> None:
-        """Answer the request with a result, as JSON."""
-        self.json({"jsonrpc": "2.0", "id": self.message["id"], "result": result})
-
-    def empty(self, status: int = 202) -> None:
-        """Answer without a body."""
-        self.head(status, b"", length=0)
-        self.done()
 
 
 @implementer(IHTTPUpstream)
@@ -656,6 +550,7 @@ class World:
         return {
             Transport.STDIO: StdioSpeaker(**common),
             Transport.HTTP: HTTPSpeaker(forwarding=Forwarding(), **common),
+            Transport.SSE: SSESpeaker(forwarding=Forwarding(), **common),
         }
 
     def speaker(self, spec: ServerSpec) -> Speaker:

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from mcpgate.model import Transport
-from tests.web.endpoint_kit import Sent, World, notification, request
+from tests.web.endpoint_kit import World, notification, request
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 
 PROGRESS = notification("notifications/progress", progressToken=1, progress=1)

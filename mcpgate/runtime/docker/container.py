@@ -204,7 +204,7 @@ def spec_hash(spec: ServerSpec, hash_key: bytes) -> str:
 def template_values(spec: ServerSpec, values: Mapping[str, str]) -> dict[str, str]:
     """Give what templates of this server mean inside its container."""
     inside = {**values, "data_dir": DATA_DIR, "files_dir": FILES_DIR}
-    if spec.transport is Transport.HTTP:
+    if spec.transport.listens:
         inside["port"] = str(spec.container.port)
     return inside
 
@@ -324,7 +324,7 @@ def _host_config(spec: ServerSpec, place: Place) -> dict[str, Any]:
         if spec.transport is Transport.STDIO
         else {"Type": "json-file", "Config": dict(_LOG_OPTIONS)},
     }
-    if place.published and spec.transport is Transport.HTTP:
+    if place.published and spec.transport.listens:
         # The engine chooses the port: what the gate would choose may be taken in between.
         config["PortBindings"] = {f"{box.port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
     if limit.memory_bytes:

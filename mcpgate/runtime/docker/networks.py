@@ -16,7 +16,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from mcpgate.errors import RuntimeUnavailable
-from mcpgate.model import InstanceKey, ServerSpec, Transport
+from mcpgate.model import InstanceKey, ServerSpec
 from mcpgate.runtime.docker.container import LABEL_GATE, NO_NETWORK, digest
 from mcpgate.runtime.docker.engine import DockerCalls, NotThere, Refused
 from mcpgate.runtime.docker.firewall import CLOSED, LISTED, OPEN
@@ -55,7 +55,7 @@ def network_name(gate_id: str, key: InstanceKey, egress: str) -> str:
 
 def needs_network(spec: ServerSpec) -> bool:
     """Tell whether a container must be connected to anything at all."""
-    return spec.transport is Transport.HTTP or spec.container.egress != NO_EGRESS
+    return spec.transport.listens or spec.container.egress != NO_EGRESS
 
 
 def options(name: str, subnet: IPv4Network, *, egress: str, published: bool) -> dict[str, Any]:

@@ -318,7 +318,7 @@ class DockerRuntime:
         if not state.get("Running"):
             instance.over(state)
         instance.running_as(int(state.get("Pid") or 0))
-        if spec.transport is Transport.HTTP:
+        if spec.transport.listens:
             # Who ended before it had an address gets one nobody answers at: its end is told.
             instance.address = self._address(told, spec) or ("127.0.0.1", 1)
 

@@ -11,7 +11,7 @@ from mcpgate.errors import NotFound
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
-from mcpgate.model import Caller, Isolation, ServerSpec, Transport
+from mcpgate.model import Caller, Isolation, ServerSpec
 from mcpgate.web.mcp.cold_start import Leases
 from mcpgate.web.mcp.post import owner_of
 from mcpgate.web.mcp.session_state import public
@@ -34,7 +34,7 @@ class RelayRoute:
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request."""
         spec = route.spec
-        if spec.transport is Transport.STDIO or not spec.relay:
+        if not (spec.transport.listens and spec.relay):
             raise NotFound(f"The MCP endpoint is /{spec.name}/mcp.")
         if climbs(route.rest):
             raise NotFound("A path must not hold '.' or '..' as a segment.")

@@ -144,7 +144,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_a_client_that_drops_its_id_gets_its_session(self) -> None:
         """Seed S1.19: initialize, then a list without an id: both succeed."""
-        for transport in Transport:
+        for transport in (Transport.STDIO, Transport.HTTP):
             world = World(transport)
             world.open(told=False)
             answer = world.post(request("tools/list"))
@@ -312,7 +312,7 @@ class ReleaseTests(SynchronousTestCase):
     """Whatever happens, what was taken is given back."""
 
     @settings(max_examples=60, deadline=None)
-    @given(st.sampled_from(Transport), _ACTIONS)
+    @given(st.sampled_from([Transport.STDIO, Transport.HTTP]), _ACTIONS)
     def test_everything_is_given_back_once(self, transport: Transport, actions: list[str]) -> None:
         """After any conversation nothing is held, and nothing was given back twice."""
         world = World(transport, concurrent=6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mcpgate.errors import (
     BadRequest,
 )
-from tests.web.endpoint_kit import Sent
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.http_case import HTTPCase
 

@@ -8,7 +8,8 @@ from mcpgate.errors import (
     BadRequest,
 )
 from mcpgate.model import Isolation, Transport
-from tests.web.endpoint_kit import INIT, Sent, World, notification, request
+from tests.web.endpoint_kit import INIT, World, notification, request
+from tests.web.fake_exchange import Sent
 from tests.web.http_case import HTTPCase, reply
 
 

@@ -14,7 +14,8 @@ from mcpgate.mcp.modern import META_CAPABILITIES, META_VERSION, MODERN
 from mcpgate.model import Transport
 from mcpgate.web.mcp.modern_ask import MAX_PAGES, NotModern
 from tests.upstream.stdio_fakes import FakeSink
-from tests.web.endpoint_kit import Sent, caller_of, request
+from tests.web.endpoint_kit import caller_of, request
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import ModernWorld
 

@@ -8,7 +8,7 @@ from mcpgate.errors import BackendTimeout, BackendUnavailable
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response
 from mcpgate.model import Eras, Transport
 from mcpgate.web.mcp.modern_choice import speaks_modern
-from tests.web.endpoint_kit import Sent
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import ModernWorld
 

@@ -10,7 +10,8 @@ from mcpgate.errors import BackendUnavailable
 from mcpgate.mcp.modern import META_SUBSCRIPTION
 from mcpgate.model import Transport
 from mcpgate.web.mcp.modern_listen import MAX_PENDING
-from tests.web.endpoint_kit import Sent, caller_of
+from tests.web.endpoint_kit import caller_of
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import ModernWorld
 

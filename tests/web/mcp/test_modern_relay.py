@@ -11,7 +11,8 @@ from typing_extensions import override
 from mcpgate.errors import BackendDied, BackendTimeout, BackendUnavailable
 from mcpgate.model import Eras, Isolation, Transport
 from mcpgate.web.mcp.modern_relay import HOLD_BYTES
-from tests.web.endpoint_kit import BOTH, Sent
+from tests.web.endpoint_kit import BOTH
+from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import EVERYTHING, ModernWorld, message
 

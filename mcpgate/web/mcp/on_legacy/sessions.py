@@ -40,7 +40,7 @@ def advertised(spec: ServerSpec, powers: Powers) -> Powers:
     A child shared by several sessions is shaken hands with once, so it hears of everything the
     gate can carry; what a client did not declare is refused when it is asked for.
     """
-    shared = spec.transport is Transport.STDIO and spec.isolation is not Isolation.PER_SESSION
+    shared = spec.transport is not Transport.HTTP and spec.isolation is not Isolation.PER_SESSION
     return ALL_POWERS if shared else powers
 
 
@@ -134,7 +134,7 @@ class GateSessions:
         }
 
     def _levels_of(self, spec: ServerSpec, caller: Caller, session: Session) -> LogLevels:
-        if spec.transport is not Transport.STDIO or spec.isolation is Isolation.PER_SESSION:
+        if spec.transport is Transport.HTTP or spec.isolation is Isolation.PER_SESSION:
             return LogLevels()
         owner = owner_of(spec, caller.principal, session.record.key.session_id)
         return self._levels.setdefault((spec.name, owner.digest), LogLevels())
