@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "client",
     "completion",
     "demo",
+    "doctor",
     "export",
     "importing",
     "keys",

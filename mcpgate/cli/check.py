@@ -10,12 +10,16 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mcpgate.config.advice import advise
 from mcpgate.config.load import read_config
 from mcpgate.config.problems import ConfigError
 from mcpgate.config.summary import as_dict, as_text
+from mcpgate.service.doctor.containers import missing_images
+
+ENGINE_S: Final = 2.0
+"""The engine is waited for no longer than this for one answer."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +30,9 @@ def add_parser(subparsers: Any) -> None:
         description="Check a configuration file: exit code 0 when it is good, 2 when it is not.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="such as gate.ini")
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the container engine for images"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.set_defaults(run=run)
 
@@ -45,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     warnings = advise(
         config, os.environ, datetime.now(UTC), lambda name, path: shutil.which(name, path=path)
     )
+    if not arguments.offline:
+        warnings += missing_images(config, ENGINE_S)
     if as_json:
         print(json.dumps({"ok": True, **as_dict(config), "warnings": warnings}, indent=2))
         return 0

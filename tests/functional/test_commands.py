@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from unittest import TestCase
 
@@ -92,6 +93,22 @@ class CommandTests(TestCase):
         self.assertNotIn(pid, children_of(self.gate.pid))
         self.assertNotEqual(int(self.client.call("pid").text), pid)
         self.assertEqual(self.gate.command("stop", "web", "--all").returncode, 1)
+
+    def test_doctor(self) -> None:
+        """Where all is well nothing fails; a port somebody else took, and a program lost, do."""
+        ran = self.gate.command("doctor")
+        self.assertEqual(ran.returncode, 0, ran.stdout)
+        self.assertIn("the gate is ready", ran.stdout)
+        self.gate.stop()
+        with socket.create_server(("127.0.0.1", self.gate.port)):
+            text = self.gate.ini.read_text()
+            self.gate.ini.write_text(text + "[server:lost]\ncommand = no-such-program\n")
+            ran = self.gate.command("doctor", "--quiet")
+        self.assertEqual(ran.returncode, 1)
+        failing = [line for line in ran.stdout.splitlines() if line.startswith("FAIL")]
+        self.assertEqual(len(failing), 2, ran.stdout)
+        self.assertIn(f"(pid {os.getpid()})", failing[0])
+        self.assertIn("no-such-program", failing[1])
 
     def test_no_gate(self) -> None:
         """Exit code 3 where none runs."""

@@ -13,6 +13,8 @@ from tests.functional.gate_process import wait_for
 from tests.functional.mcp_client import Client
 from tests.functional.test_docker_gate import DockerGate, tool
 
+MISSING = "127.0.0.1:1/no-such-thing:1"
+
 
 def page(bed: DockerGate, path: str) -> str:
     """Read one of the pages for administrators."""
@@ -65,7 +67,7 @@ class ToolTests(TestCase):
         self.assertEqual((there["state"], there["servers"]), ("present", ["web", "pipe"]))
         self.assertTrue(there["digest"].startswith("sha256:"))
         self.assertGreater(there["size_bytes"], 1 << 20)
-        self.assertEqual(images["127.0.0.1:1/no-such-thing:1"]["state"], "missing")
+        self.assertEqual(images[MISSING]["state"], "missing")
         self.assertIn("missing", bed.gate.command("ps", "--images").stdout)
         stats = json.loads(page(bed, "/stats?format=json"))
         states = {one["name"]: one["state"] for one in stats["images"]}
@@ -89,6 +91,31 @@ class ToolTests(TestCase):
         self.assertIn('mcpgate_instance_starts_total{server="web"} 2.0', metrics)
         (one,) = bed.gate.told("ps", "--all")
         self.assertEqual((one["starts"], one["exit_reason"]), (2, "oom_killed"))
+
+    def test_doctor(self) -> None:
+        """What is missing is named with its remedy; with a gate and without one."""
+        bed = DockerGate(self)
+        found: dict[str, dict[str, str]] = {}
+        for running in (False, True):
+            if running:
+                bed.gate.start()
+            ran = bed.gate.command("doctor", "--format", "json")
+            found = {one["check"]: one for one in json.loads(ran.stdout)}
+            self.assertEqual(ran.returncode, 1, ran.stdout)
+            failing = [one for one in found.values() if one["level"] == "fail"]
+            self.assertEqual([one["check"] for one in failing], [f"image {MISSING}"], failing)
+            self.assertEqual(failing[0]["remedy"], f"docker pull {MISSING}")
+            self.assertIn("missing", failing[0]["text"])
+            self.assertIn("cgroup", json.dumps(json.loads(ran.stdout)))
+            for check in ("subnets", "firewall", "state directory", "gate"):
+                self.assertEqual(found[check]["level"], "ok", found[check])
+            port = found[f"port {bed.gate.port}"]["text"]
+            self.assertEqual(port, "the gate listens" if running else "free")
+        self.assertEqual(found[f"answer at {bed.gate.port}"]["text"], "the gate is ready")
+        checked = bed.gate.command("check", str(bed.gate.ini), config=False)
+        self.assertIn(f"docker pull {MISSING}", checked.stdout)
+        offline = bed.gate.command("check", str(bed.gate.ini), "--offline", config=False)
+        self.assertNotIn("docker pull", offline.stdout)
 
     def test_capacity(self) -> None:
         """What fits is told, by limit and by what the containers that run really use."""

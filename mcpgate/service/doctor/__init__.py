@@ -1,0 +1,1 @@
+"""What ``mcpgate doctor`` looks at; blocks, and changes nothing."""

@@ -1,0 +1,136 @@
+"""Looks at what is connected to: our own listeners, and servers and services elsewhere."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Final
+from urllib.parse import urlsplit
+
+from mcpgate.config.listeners import Listener, parse_listener
+from mcpgate.config.model import Config, RemoteSource
+from mcpgate.service.doctor.findings import FAIL, WARN, Finding, Look
+from mcpgate.web.listening.ports import port_holder
+
+WAIT_S: Final = 5.0
+
+_PID: Final = re.compile(r"\(pid (\d+)\)$")
+_PRIVILEGED: Final = 1024
+
+
+def listeners(
+    config: Config,
+    pid: int | None,
+    uid: int,
+    holder: Callable[[int], str] = port_holder,
+) -> Iterator[Finding]:
+    """
+    Look whether ports are free, or held by the gate.
+
+    :param pid: of the gate; None: none runs.
+    :param uid: whose gate it is, or will be.
+    """
+    for listener in map(parse_listener, config.gate.listen + config.admin.listen):
+        if listener.port:
+            yield _port(listener.port, pid, uid, holder(listener.port))
+
+
+def _port(port: int, pid: int | None, uid: int, held: str) -> Finding:
+    name = f"port {port}"
+    match = _PID.search(held)
+    if match is not None and int(match[1]) == pid:
+        return Finding(check=name, text="the gate listens")
+    if held:
+        remedy = "stop that program, or choose another port"
+        return Finding(check=name, level=FAIL, text=f"held by {held}", remedy=remedy)
+    if pid is not None:
+        remedy = "start the gate anew: the configuration was changed"
+        text = "the gate runs and does not listen here, or this user can not see it"
+        return Finding(check=name, level=WARN, text=text, remedy=remedy)
+    if port < _PRIVILEGED and uid != 0:
+        remedy = "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit"
+        text = "free, but kept for root"
+        return Finding(check=name, level=WARN, text=text, remedy=remedy)
+    return Finding(check=name, text="free")
+
+
+def reached(config: Config) -> dict[str, Look]:
+    """Give looks at the listeners of a running gate: each must answer ``/ready``."""
+    looks: dict[str, Look] = {}
+    for text in config.gate.listen:
+        listener = parse_listener(text)
+        if listener.port and listener.prefix != "redirect" and "haproxy:" not in text:
+            name = f"answer at {listener.port}"
+            looks[name] = partial(_asked, name, listener)
+    return looks
+
+
+def _asked(name: str, listener: Listener) -> list[Finding]:
+    return [_ask(name, listener)]
+
+
+def _ask(name: str, listener: Listener) -> Finding:
+    host = listener.interface or "127.0.0.1"
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # what a listener may say
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104  # the same
+    assert listener.port is not None
+    connection = HTTPConnection(host, listener.port, timeout=WAIT_S)
+    if listener.prefix == "tls":
+        # Whether the certificate is the right one is another look's business.
+        context = ssl._create_unverified_context()  # noqa: S323  # as said
+        connection = HTTPSConnection(host, listener.port, timeout=WAIT_S, context=context)
+    try:
+        connection.request("GET", "/ready", headers={"Host": f"{host}:{listener.port}"})
+        answer = connection.getresponse()
+        body = answer.read(1000).decode("utf-8", "replace").strip()
+    except (OSError, HTTPException) as error:
+        return Finding(check=name, level=FAIL, text=f"no answer: {error}", remedy="see the log")
+    finally:
+        connection.close()
+    if answer.status == 200:
+        return Finding(check=name, text="the gate is ready")
+    return Finding(check=name, level=WARN, text=f"{answer.status}: {body}", remedy="see the log")
+
+
+def remotes(config: Config) -> dict[str, Look]:
+    """Give looks at servers and services of keys that are elsewhere: does TLS come about?"""
+    looks: dict[str, Look] = {}
+    for spec in config.servers:
+        if spec.url and "{" not in spec.url.partition("?")[0]:
+            looks[f"server {spec.name}"] = _look(f"server {spec.name}", spec.url, None)
+    for source in config.auth.sources:
+        if isinstance(source, RemoteSource):
+            name = f"keys {source.name}"
+            ca_file = None if source.ca_file is None else str(source.ca_file)
+            looks[name] = _look(name, source.url, ca_file)
+    return looks
+
+
+def _look(name: str, url: str, ca_file: str | None) -> Look:
+    return lambda: [connected(name, url, ca_file)]
+
+
+def connected(name: str, url: str, ca_file: str | None) -> Finding:
+    """Connect to where a URL leads, with TLS when it says so, and ask nothing."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    where = f"{host}:{port}"
+    try:
+        with socket.create_connection((host, port), WAIT_S) as plain:
+            if secure:
+                context = ssl.create_default_context(cafile=ca_file)
+                with context.wrap_socket(plain, server_hostname=host) as wrapped:
+                    return Finding(check=name, text=f"{where} answers, {wrapped.version()}")
+    except ssl.SSLCertVerificationError as error:
+        text = f"{where}: its certificate is not trusted: {error.verify_message}"
+        remedy = "ca_file, or the authorities of this system"
+        return Finding(check=name, level=FAIL, text=text, remedy=remedy)
+    except (OSError, UnicodeError) as error:
+        remedy = "look at name, route and firewall"
+        return Finding(check=name, level=FAIL, text=f"{where}: {error}", remedy=remedy)
+    return Finding(check=name, text=f"{where} answers, without TLS")
