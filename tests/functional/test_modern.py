@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
+from typing_extensions import override
+
 from tests.functional import real
 from tests.functional.gate_process import GATE, NO_LIMITS, GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
@@ -52,6 +54,15 @@ class ModernCase(TestCase):
         if name is not None:
             more["Mcp-Name"] = name
         return self.clients[server].post(asked, **more, **fields)
+
+    def assert_idle(self) -> None:
+        """Check that nothing is in work any more."""
+
+        def idle() -> bool:
+            text = self.gate.get("/metrics").body.decode()
+            return "\nmcpgate_calls_in_work 0.0" in text and "\nmcpgate_streams 0.0" in text
+
+        wait_for(idle, "everything is given back")
 
 
 class PythonClientTests(ModernCase):
@@ -101,7 +112,7 @@ class PythonClientTests(ModernCase):
                 "cancelled": "cancelled",
             },
         )
-        self.assertEqual(self.gate.told("stats")["calls_in_work"], 0)
+        self.assert_idle()
 
     def test_over_http(self) -> None:
         """Everything works on a server that speaks both eras over HTTP."""
@@ -162,7 +173,7 @@ class AttackTests(ModernCase):
                     line.settimeout(0.05)
                     with self.subTest("nothing is said yet"), self.assertRaises(TimeoutError):
                         line.recv(1)
-            wait_for(lambda: self.gate.told("stats")["calls_in_work"] == 0, "all given back")
+            self.assert_idle()
 
     def _head(
         self, length: int, extra: str, server: str = "web", method: str = "tools/list"
@@ -216,7 +227,7 @@ class LifeTests(ModernCase):
                 first = self.read(stream)
                 self.assertEqual(first["method"], "notifications/subscriptions/acknowledged")
                 self.assertEqual(first["params"]["_meta"][META + "subscriptionId"], "L")
-                self.assertEqual(self.gate.command("stop", server).returncode, 0)
+                self.assertEqual(self.gate.command("stop", server, "--all").returncode, 0)
                 rest(1.5)
                 self.assertEqual(self.ask(server, message("tools/list")).status, 200)
                 told = self.read(stream)
@@ -232,8 +243,18 @@ class LifeTests(ModernCase):
             assert self.gate.process is not None
             self.gate.process.terminate()
             self.assertEqual(self.read(stream)["result"]["resultType"], "complete")
-            self.assertEqual(stream.read(), b"")
+            self.assertEqual(stream.read().strip(), b"")
         self.gate.stop()
+
+
+class Growing(Task):
+    """Have the list of tools grow, let some time pass, call what is new."""
+
+    @override
+    def prompt(self, prefix: str = "") -> str:
+        """See `Task.prompt`."""
+        tools = ["test_trigger_tool_change", *["test_tool_with_progress"] * 5, "test_grown"]
+        return "\n".join(f"use {prefix}{tool} {{}}" for tool in tools)
 
 
 class ClaudeCodeTests(ModernCase):
@@ -254,6 +275,33 @@ class ClaudeCodeTests(ModernCase):
                 model=model.url,
             )
             said = BY_NAME["claude_code"].run(task)
-            self.assertEqual(
-                said.results, ["This is a simple text response for testing."] * 2, said.output
+            self.assertEqual(len(said.results), 2)
+            for result in said.results:
+                self.assertIn("This is a simple text response for testing.", result, said.output)
+            asked = self.accesses(server)
+            self.assertNotEqual(asked, [])
+            self.assertEqual([line for line in asked if f"era={VERSION}" not in line], [])
+
+    def test_list_changes(self) -> None:
+        """A tool that the server has only now is one that its model can call."""
+        real.require("claude")
+        model = FakeModel()
+        self.addCleanup(model.stop)
+        said = BY_NAME["claude_code"].run(
+            Growing(
+                url=f"https://127.0.0.1:{self.gate.port}/web/mcp",
+                certificate=self.gate.certificate,
+                key=self.key,
+                tool="",
+                calls=[],
+                model=model.url,
             )
+        )
+        self.assertEqual(said.results[0], "results: changed", said.output)
+        # The server's own words: Claude Code passes calls on for tools of the list alone.
+        self.assertIn("Unknown: test_grown", said.results[-1])
+
+    def accesses(self, server: str) -> list[str]:
+        """Give the lines of the access log for a server."""
+        start = f"POST /{server}/mcp"
+        return [line for line in self.gate.log_text().splitlines() if start in line]
