@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import unittest
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
 from twisted.internet import reactor  # noqa: TID251  # a functional test
@@ -136,7 +135,6 @@ class DockerBed:
             DockerSettings(
                 url=self.url,
                 gate_id=self.gate_id,
-                subnets=IPv4Network("10.213.0.0/16"),
                 files_dir=os.path.join(self.state_dir, "files"),
                 **{"keep": False, **self.more, **more},
             ),

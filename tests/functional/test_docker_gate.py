@@ -39,6 +39,7 @@ password = not-for-anybody
 url = <engine>
 gate_id = <gate>
 files_dir = <dir>/files
+<docker>
 [server:web]
 image = <image>
 command = /app/boxed_mcp.py {port}
@@ -59,10 +60,17 @@ image = 127.0.0.1:1/no-such-thing:1
 
 
 class DockerGate:
-    """A gate with servers in containers."""
+    """
+    A gate with servers in containers.
 
-    def __init__(self, case: TestCase, *, web: str = "", pipe: str = "") -> None:
-        self.url = require_engine()
+    :param docker: more of its section.
+    :param engine: address of another engine than the shared one.
+    """
+
+    def __init__(
+        self, case: TestCase, *, web: str = "", pipe: str = "", docker: str = "", engine: str = ""
+    ) -> None:
+        self.url = engine or require_engine()
         image = require_python(self.url)
         self.beside = client(self.url)
         self.gate_id = "test" + secrets.token_hex(4)
@@ -77,6 +85,7 @@ class DockerGate:
             "image": image,
             "web": web,
             "pipe": pipe,
+            "docker": docker,
             "port2": str(self.admin_port),
         }.items():
             text = text.replace(f"<{name}>", value)

@@ -26,8 +26,9 @@ import socket, sys
 for line in sys.stdin:
     host, port = line.split()
     try:
-        socket.create_connection((host, int(port)), 0.7).close()
-        print("open", flush=True)
+        with socket.create_connection((host, int(port)), 0.7) as connection:
+            connection.sendall(b"HEAD / HTTP/1.0\\r\\n\\r\\n")
+            print("open" if connection.recv(99) else "closed", flush=True)
     except OSError as error:
         print(error, flush=True)
 """

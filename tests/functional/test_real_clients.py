@@ -175,10 +175,15 @@ class Suite(unittest.TestCase):
 
 
 class Bed:
-    """The gate, the wiki, the model, and the clients at work; made by the first test that asks."""
+    """
+    The gate, the wiki, the model, and the clients at work; made by the first test that asks.
 
-    def __init__(self) -> None:
-        self.waiting = {(c, s) for s, server in SERVERS.items() for c in server.clients}
+    :param text: of the configuration, but for the servers.
+    """
+
+    def __init__(self, servers: Mapping[str, Server], text: str = GATE) -> None:
+        self.servers, self.text = servers, text
+        self.waiting = {(c, s) for s, server in servers.items() for c in server.clients}
         self.suite = Suite()
         self.pool = ThreadPoolExecutor(AT_ONCE)
         self.said: dict[tuple[str, str], Future[Said]] = {}
@@ -192,19 +197,19 @@ class Bed:
         self.suite.addCleanup(self.model.stop)
         self.wiki = FakeOutline()
         self.suite.addCleanup(self.wiki.stop)
-        text = GATE.format(wiki=self.wiki.url)
-        for tried in SERVERS.values():
+        text = self.text.format(wiki=self.wiki.url)
+        for tried in self.servers.values():
             if _installed(*tried.parts):
                 text += tried.section(self.wiki.url)
         self.gate = GateProcess(self.suite, text)
         self.gate.start()
         # The slowest come last in the list; begun first they do not end last.
         for client, server in sorted(self.waiting, key=_order):
-            if _installed(*SERVERS[server].parts, *BY_NAME[client].parts):
+            if _installed(*self.servers[server].parts, *BY_NAME[client].parts):
                 self.said[client, server] = self.pool.submit(self._run, client, server)
 
     def _run(self, client: str, server: str) -> Said:
-        tried = SERVERS[server]
+        tried = self.servers[server]
         user = user_of(client)
         task = Task(
             url=f"https://127.0.0.1:{self.gate.port}/{server}/mcp",
@@ -239,7 +244,6 @@ class Bed:
 
 
 MARKERS = ("first-marker", "second-marker")
-bed = Bed()
 
 
 def user_of(client: str) -> str:
@@ -260,12 +264,15 @@ def _installed(*parts: str) -> bool:
     return True
 
 
-class RealClientTests(SynchronousTestCase):
+class ClientTestCase(SynchronousTestCase):
     """One test for each client and each server it is tried with."""
+
+    bed: Bed
 
     def check(self, client: str, server: str) -> None:
         """Compare what the client brought home with what it was sent for."""
-        tried = SERVERS[server]
+        bed = self.bed
+        tried = bed.servers[server]
         try:
             real.require(*tried.parts, *BY_NAME[client].parts)
         except BaseException:
@@ -283,14 +290,24 @@ class RealClientTests(SynchronousTestCase):
         self.assertEqual([other for other in others if other in seen], [])
 
 
-def _make(client: str, server: str) -> Callable[[RealClientTests], None]:
-    def test(self: RealClientTests) -> None:
+def _make(client: str, server: str) -> Callable[[ClientTestCase], None]:
+    def test(self: ClientTestCase) -> None:
         self.check(client, server)
 
     test.__doc__ = f"{client} lists the tools of {server} and calls one twice as its own user."
     return test
 
 
-for _server, _tried in SERVERS.items():
-    for _client in _tried.clients:
-        setattr(RealClientTests, f"test_{_server}_{_client}", _make(_client, _server))
+def fill(case: type[ClientTestCase], bed: Bed) -> None:
+    """Give a case its tests."""
+    case.bed = bed
+    for server, tried in bed.servers.items():
+        for client in tried.clients:
+            setattr(case, f"test_{server}_{client}", _make(client, server))
+
+
+class RealClientTests(ClientTestCase):
+    """Servers that are local processes."""
+
+
+fill(RealClientTests, Bed(SERVERS))

@@ -46,6 +46,7 @@ _INPUT: Final = "MCPGATE-INPUT"
 _FORWARD: Final = "MCPGATE-FORWARD"
 _LISTS: Final = "MCPGATE-LISTS"
 _LIST: Final = "MCPGATE-"
+_LAST: Final = (_FORWARD, "-i", f"{LISTED}+", "-j", "DROP")
 _ANSWERED: Final = "-m conntrack --ctstate ESTABLISHED,RELATED"
 _ANSWERS: Final = f"{_ANSWERED} -j RETURN"
 KEPT_FROM: Final = (
@@ -87,6 +88,8 @@ def rules(name_servers: Iterable[str], more: Iterable[str] = ()) -> str:
     """
     lines = ["*filter", f":{_INPUT} - [0:0]", f":{_FORWARD} - [0:0]"]
     lines += [f"-A {_INPUT} {_ANSWERS}", f"-A {_INPUT} -j DROP"]
+    # The engine would end what a list opened towards another network of its own.
+    lines += [f"-A {_FORWARD} -i {LISTED}+ {_ANSWERED} -j ACCEPT"]
     lines += [f"-A {_FORWARD} {_ANSWERS}", f"-A {_FORWARD} -i {CLOSED}+ -j DROP"]
     lines += [f"-A {_FORWARD} -i {LISTED}+ -j {then}" for then in (_LISTS, "DROP")]
     for address in name_servers:
@@ -237,7 +240,10 @@ class Firewall:
             elif code != 0:
                 return _why(code, said)
         if not missing and self._restored:
-            return ""
+            # Another gate on this machine, of another version, may have made them anew its way.
+            code, _ = await self._run(self._program, ["-C", *_LAST])
+            if code == 0:
+                return ""
         # Made by itself: its content is not made anew with the rest.
         await self._run(self._program, ["-N", _LISTS])
         text = rules(name_servers()).encode("ascii")

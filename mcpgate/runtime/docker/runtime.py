@@ -49,6 +49,8 @@ STRAY_S: Final = 60.0
 """What was created and never started is removed after this long (R48)."""
 
 _LOG_LINES: Final = 100
+# The engine tries several ports by itself before it says so.
+_NO_PORT: Final = ("address already in use", "port is already allocated", "ports are allocated")
 
 
 @implementer(IRuntime)
@@ -339,6 +341,12 @@ class DockerRuntime:
                 f"Server '{spec.name}' can not be started: the disk of the engine is full.",
                 retry_after_s=30.0,
                 data={"cause": "disk_full"},
+            )
+        if any(text in no.text.lower() for text in _NO_PORT):
+            return BackendUnavailable(
+                f"Server '{spec.name}' can not be started: no port is free for it.",
+                retry_after_s=5.0,
+                data={"cause": "port_unavailable"},
             )
         return BackendUnavailable(
             f"The container of server '{spec.name}' can not be started.",

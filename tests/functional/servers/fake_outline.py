@@ -95,8 +95,8 @@ class FakeOutline(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((host, port), Handler)
         self.calls: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
         self._thread.start()

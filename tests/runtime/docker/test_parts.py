@@ -412,7 +412,11 @@ class FirewallTests(SynchronousTestCase):
         self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C", "-C", "-N", "--noflush"])
         self.ran.clear()
         self.assertEqual(self.successResultOf(self.firewall.ensure()), "")
-        self.assertEqual([words[3] for words, _ in self.ran], ["-C", "-C", "-C"])
+        self.assertEqual([words[3] for words, _ in self.ran], ["-C"] * 4)
+        self.ran.clear()
+        self.answers = [(0, ""), (0, ""), (0, ""), (1, "")]
+        self.assertEqual(self.successResultOf(self.firewall.ensure()), "")
+        self.assertEqual(self.ran[-1][0][3], "--noflush")
 
     def test_put_up(self) -> None:
         """What is missing is put up: the chains first, then the ways into them."""
