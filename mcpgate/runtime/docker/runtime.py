@@ -434,6 +434,8 @@ class DockerRuntime:
         def silent(failure: Any) -> None:
             # When the engine is back, everything is looked at.
             failure.trap(RuntimeUnavailable, Refused, CancelledError)
+            if instance.stdio and instance.streams is None:
+                instance.lose()  # Nobody will have its stdin again; its callers are told now.
 
         def told(found: dict[str, Any]) -> None:
             state = found.get("State") or {}

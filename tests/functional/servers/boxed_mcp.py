@@ -119,6 +119,7 @@ class Exchange(BaseHTTPRequestHandler):
     """Streamable HTTP, as little of it as will do."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # Head and body in one: else the kernel may hold the body back for 40 ms.
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.errors import BackendUnavailable, ImageMissing, RuntimeUnavailable
@@ -367,6 +369,13 @@ class EndTests(RuntimeTestCase):
         self.engine.end("c1", 0)
         self.runtime.engine_is_back()
         self.assertEqual(self.ended(instance).code, 0)
+
+    def test_stdin_lost_in_silence(self) -> None:
+        """A stdio server whose connection broke while the engine is silent is told as lost."""
+        instance = self.start()
+        self.engine.silent = True
+        self.reactor.protocols[0].connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.ended(instance).reason, "lost")
 
     def test_bug_is_logged(self) -> None:
         """What goes wrong while looking is a bug, and logged as one."""
