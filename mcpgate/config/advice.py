@@ -16,6 +16,7 @@ from mcpgate.config.listeners import parse_listener
 from mcpgate.config.model import AnonymousSource, CertificatePair, Config, StaticSource
 from mcpgate.config.problems import BadValueError, nearest
 from mcpgate.config.sections import first_public
+from mcpgate.config.units import format_size
 from mcpgate.model import MIB, ServerSpec
 
 _BLANKS: Final = ("key", "user", "port", "data_dir", "files_dir")
@@ -37,6 +38,7 @@ def advise(config: Config, environ: Mapping[str, str], now: datetime, which: Whi
         *_listeners(config),
         *_files(config, now),
         *_access(config),
+        *_room(config),
         *(
             warning
             for spec in config.servers
@@ -95,6 +97,22 @@ def _access(config: Config) -> Iterator[str]:
             yield f"[auth:{source.name}] everybody who reaches the gate may use it without a key"
     if config.admin.stats and not (config.admin.user or config.admin.users_file):
         yield "[admin] has no user: statistics are for nobody, or for this machine alone"
+
+
+def _room(config: Config) -> Iterator[str]:
+    gate = config.gate
+    copies = sum(spec.warm for spec in config.servers)
+    weight = sum(spec.warm * spec.restraint.memory_bytes for spec in config.servers)
+    if gate.max_running and copies >= gate.max_running:
+        yield (
+            f"warm of all servers is {copies} copies, and max_running is {gate.max_running}: "
+            "callers take their places"
+        )
+    if gate.memory_budget_bytes and weight >= gate.memory_budget_bytes:
+        yield (
+            f"warm of all servers takes {format_size(weight)}, and memory_budget is "
+            f"{format_size(gate.memory_budget_bytes)}: callers take their places"
+        )
 
 
 def _server(spec: ServerSpec, path: str | None, which: Which) -> Iterator[str]:

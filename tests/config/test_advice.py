@@ -57,6 +57,13 @@ class AdviseTests(SynchronousTestCase):
         self.warned(BASE + "env.A = {keys} {other_thing}\n", "{key} meant")
         self.warned(BASE.partition("[server")[0], "no [server:NAME]")
 
+    def test_room(self) -> None:
+        """More spare copies than there is room for are told."""
+        warm = BASE + "warm = 4\n"
+        self.warned(warm.replace("[gate]", "[gate]\nmax_running = 4"), "max_running is 4")
+        self.warned(warm.replace("[gate]", "[gate]\nmemory_budget = 1GiB"), "takes 1GiB")
+        self.assertFalse([one for one in warnings(warm) if "warm" in one])
+
     def test_anonymous(self) -> None:
         """A gate without keys is told to be one."""
         self.warned(BASE + "[auth:all]\ntype = none\n", "without a key")
