@@ -14,6 +14,7 @@ from tests.functional.gate_process import (
     NO_LIMITS,
     SERVERS,
     STDIO,
+    Answer,
     GateProcess,
     children_of,
     rest,
@@ -47,6 +48,20 @@ def tools(client: Client) -> list[str]:
     message = client.request("tools/list").message
     assert "result" in message, message
     return [tool["name"] for tool in message["result"]["tools"]]
+
+
+def modern(client: Client, method: str, **params: Any) -> Answer:
+    """Ask as a client of the era without sessions."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    }
+    fields = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
+    if "name" in params:
+        fields["Mcp-Name"] = params["name"]
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+    return client.post(message, **fields)
 
 
 class ColdCase(TestCase):
@@ -182,6 +197,20 @@ class SnapshotTests(ColdCase):
         self.gate.start()
         _, took = timed(Client(self.gate, "io", self.keys[0]).initialize)
         self.assertGreater(took, SLOW_S - 0.5)
+
+    def test_modern_clients(self) -> None:
+        """A client of 2026-07-28 is told the lists at once, too, and waits for its call."""
+        self.begin(STDIO + SLOW)
+        client = Client(self.gate, "io", self.keys[0])
+        known = [modern(client, "tools/list").message["result"]["tools"] for _ in range(2)]
+        self.assertIn("echo", str(known))
+        rest(0.5)
+        self.stop("io")
+        listed, took = timed(lambda: modern(client, "tools/list"))
+        self.assertEqual(listed.message["result"]["tools"], known[1])
+        self.assertLess(took, AT_ONCE_S)
+        call = modern(client, "tools/call", name="echo", arguments={"message": "x"})
+        self.assertEqual(call.text, "echo: x")
 
     def test_off(self) -> None:
         """Turned off, everybody waits, and nothing is kept."""

@@ -96,6 +96,16 @@ class SnapshotFilesTests(SynchronousTestCase):
         self.assertEqual(self.thread.stopped, 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_dead_disk(self) -> None:
+        """A disk that does not answer keeps the gate from stopping for some seconds only."""
+        self.thread.held = True
+        self.files.put(A, b"x")
+        self.clock.advance(0)
+        closing = self.files.close()
+        self.clock.advance(CLOSE_S)
+        self.successResultOf(closing)
+        self.assertEqual(self.thread.stopped, 1)
+
     def test_close_after_writing(self) -> None:
         """What waits when the gate stops is written."""
         self.files.put(A, b"x")

@@ -9,7 +9,7 @@ that turn out to be others hears that they changed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
@@ -49,11 +49,11 @@ class _Seen:
     """
     An instance that was looked at.
 
-    :ivar marks: of its lists, by method.
+    :ivar marks: of its lists, by method; None when its greeting is not known.
     """
 
     instance_id: str
-    marks: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, str] | None = None
     viewer: Viewer
 
 
@@ -235,6 +235,8 @@ class ColdAnswers:
                 return
             finally:
                 self._looking.discard(key)
+        if seen.marks is None:
+            return
         for session in tuple(self._told):
             if self._keys.get(session) == key and session.extras is not None:
                 for method in differing(self._told.pop(session), seen.marks):

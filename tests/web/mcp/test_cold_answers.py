@@ -569,3 +569,17 @@ class HTTPColdTests(ColdCase):
             self.list_tools(session)
             self.play()
         self.assertEqual((self.world.kept, self.looks), ({}, 1))
+
+    def test_ended_meanwhile(self) -> None:
+        """A session that ends before its server is looked at is no reason to look."""
+        session = self.first()
+        self.world.cold._seen.clear()
+        self.list_tools(session)
+        self.world.pass_time(1)
+        self.world.server.waiting.clear()
+        self.world.cold.lists_changed(self.world.spec, self.world.session(session))
+        self.world.cold._seen.clear()
+        self.world.post(request("tools/call", 1, name="x"), session)
+        self.world.sessions.end(self.world.session(session), "deleted")
+        self.world.pass_time(2)
+        self.assertEqual(self.looks, 1)
