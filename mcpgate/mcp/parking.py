@@ -212,6 +212,7 @@ class Conversation:
     place: Place = Place.WORKING
     _pending: dict[str, Request] = field(default_factory=dict)
     _asked: int = 0
+    _unable: list[Request] = field(default_factory=list)
     _missing: dict[str, object] = field(default_factory=dict)
     _held: Answered | Failed | None = None
 
@@ -227,12 +228,13 @@ class Conversation:
 
     @property
     def may_ask(self) -> bool:
-        """Tell whether the server may be about to ask something within it: it waits for nothing."""
-        return self.place is Place.WORKING and self.method in ASKING
+        """Tell whether the server may be about to ask something within it: it is not parked."""
+        return self.attached and self.method in ASKING
 
     def waits_for(self, request_id: object) -> bool:
         """Tell whether a request of the server with this id was not answered yet."""
-        return any(_same(request.id, request_id) for request in self._pending.values())
+        waiting = (*self._pending.values(), *self._unable)
+        return any(_same(request.id, request_id) for request in waiting)
 
     def take(self, event: Event) -> list[Command]:
         """Take an event; give what is to be done, in order."""
@@ -250,6 +252,9 @@ class Conversation:
                 for key, request in self._pending.items()
                 if not _same(request.id, event.request_id)
             }
+            self._unable = [
+                request for request in self._unable if not _same(request.id, event.request_id)
+            ]
         elif isinstance(event, Told):
             yield from self._take_told(event.notification)
         elif isinstance(event, Answered | Failed):
@@ -271,17 +276,16 @@ class Conversation:
         if self.method not in ASKING or not is_input(request):
             yield _refusal(request, METHOD_NOT_FOUND, "The client can not be asked this here.")
             return
-        lacking = self.client.powers.lacking(request)
-        if lacking is not None:
-            # The server may know how to go on without; if not, the client learns why.
-            self._missing = _merged(self._missing, lacking)
-            yield _refusal(request, METHOD_NOT_FOUND, "The client did not declare this capability.")
-            return
-        if len(self._pending) >= MAX_INPUTS:
+        if len(self._pending) + len(self._unable) >= MAX_INPUTS:
             yield _refusal(request, INTERNAL_ERROR, "Too many requests wait for the client.")
             return
-        self._asked += 1
-        self._pending[f"{request.method.partition('/')[0]}-{self._asked}"] = request
+        if self.client.powers.lacking(request) is not None:
+            # Refused a moment later: many a server gives up what else it asks with the first
+            # refusal, and the client could have been asked that.
+            self._unable.append(request)
+        else:
+            self._asked += 1
+            self._pending[f"{request.method.partition('/')[0]}-{self._asked}"] = request
         if self.place is Place.WORKING:
             self.place = Place.COLLECTING
             yield Collect()
@@ -303,6 +307,7 @@ class Conversation:
             return
         if not self._pending:
             self.place = Place.WORKING
+            yield from self._refuse_unable()
             return
         self.place = Place.PARKED
         yield Ask(
@@ -321,12 +326,21 @@ class Conversation:
             request = self._pending.pop(key, None)
             if request is not None:
                 yield Reply(Response(request.id, input_answer(answer)))
+        yield from self._refuse_unable()
         if self._held is not None:
             yield from self._finish(self._held)
         elif self._pending:
             # What was answered may be all the server needs; else the client is asked again.
             self.place = Place.COLLECTING
             yield Collect()
+
+    def _refuse_unable(self) -> Iterator[Command]:
+        """Refuse what the client did not declare; if the call fails of it the client learns why."""
+        unable, self._unable = self._unable, []
+        for request in unable:
+            lacking = self.client.powers.lacking(request) or {}
+            self._missing = _merged(self._missing, lacking)
+            yield _refusal(request, METHOD_NOT_FOUND, "The client did not declare this capability.")
 
     def _finish(self, event: Answered | Failed) -> Iterator[Command]:
         self.place = Place.OVER
@@ -348,7 +362,7 @@ class Conversation:
             result = completed(self.method, response.result, self.server)
             yield Complete(Response(self.client.id, result))
         else:
-            error = failed(response)
+            error = failed(self.method, response)
             yield Complete(ErrorResponse(self.client.id, error.code, error.message, error.data))
 
     def _give_up(self, reason: str) -> Iterator[Command]:
@@ -356,7 +370,7 @@ class Conversation:
         if self._held is not None:
             return
         yield Cancel(reason)
-        for request in self._pending.values():
+        for request in (*self._pending.values(), *self._unable):
             if request.method == ELICIT:
                 yield Reply(Response(request.id, {"action": "cancel"}))
             else:

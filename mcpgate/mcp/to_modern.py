@@ -24,6 +24,22 @@ INTERNAL_ERROR: Final = -32603
 URL_REQUIRED: Final = -32042
 _RESOURCE_NOT_FOUND: Final = -32002
 
+# How the Python SDK 1 refuses a method it does not know: a request of no form it has.
+_UNKNOWN_TO_PYTHON: Final = "Invalid request parameters"
+# What a legacy server knows, if it offers it.
+_KNOWN: Final = frozenset(
+    {
+        "tools/list",
+        "tools/call",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+    }
+)
+
 # A server that wants more pages opened at once is not taken seriously.
 MAX_URLS: Final = 16
 # Deeper schemas than this are passed on as they are; `jsonrpc.Bounds` cuts earlier.
@@ -201,8 +217,15 @@ def _without_annotations(value: object, depth: int) -> object:
     return out
 
 
-def failed(response: ErrorResponse) -> ErrorResponse:
+def failed(method: str, response: ErrorResponse) -> ErrorResponse:
     """Give an error the code it has in the modern era."""
+    if (
+        method not in _KNOWN
+        and response.code == INVALID_PARAMS
+        and response.message == _UNKNOWN_TO_PYTHON
+        and not response.data
+    ):
+        return ErrorResponse(response.id, METHOD_NOT_FOUND, "Method not found", response.data)
     if response.code == _RESOURCE_NOT_FOUND:
         return ErrorResponse(response.id, INVALID_PARAMS, response.message, response.data)
     if response.code == URL_REQUIRED:

@@ -282,22 +282,44 @@ class CapabilityTests(SynchronousTestCase):
     def test_needed(self) -> None:
         """The server is refused; when the call fails of it the client is told what it lacks."""
         book = self.book(Powers())
-        book >> FORM << refused(FORM)
-        book >> ROOTS << refused(ROOTS)
-        book >> Asked(Request(4, "elicitation/create", {"mode": "url"})) << (4, -32601)
+        url = Asked(Request(4, "elicitation/create", {"mode": "url"}))
+        book >> FORM << Collect()
+        book >> ROOTS >> url
+        book >> Collected() << refused(FORM) << refused(ROOTS) << refused(url)
+        book.done(Place.WORKING)
         (book >> Answered(Response(99, {"content": [], "isError": True}))).lacks(
             {"elicitation": {"form": {}, "url": {}}, "roots": {}}
         )
         book = self.book(Powers(sampling=True))
         tools = Asked(Request(4, "sampling/createMessage", {"tools": [{}]}))
-        book >> tools << refused(tools)
+        book >> tools << Collect()
+        book >> Collected() << refused(tools)
         (book >> Answered(ErrorResponse(99, -1, "can not"))).lacks({"sampling": {"tools": {}}})
 
     def test_not_needed(self) -> None:
-        """A server that goes on without is answered for."""
+        """A server that goes on without is answered for; one may take its question back."""
         book = self.book(Powers())
-        book >> FORM << refused(FORM)
+        book >> FORM << Collect()
+        self.assertTrue(book.it.waits_for(0))
+        book >> ROOTS >> Withdrawn(7)
+        book >> Collected() << refused(FORM)
         book >> DONE << complete()
+        book.done(Place.OVER)
+
+    def test_some(self) -> None:
+        """What can be asked is asked before the rest is refused."""
+        book = self.book(Powers(sampling=True))
+        book >> FORM << Collect()
+        book >> SAMPLE >> Collected() << Ask({"sampling-1": SAMPLE_INPUT})
+        powers = Powers(sampling=True)
+        back = Client(id=2, powers=powers)
+        book >> Retried(back, {"sampling-1": {"role": "assistant"}})
+        book << Reply(Response("s", {"role": "assistant"})) << refused(FORM)
+        book >> Answered(Response(99, {"isError": True}))
+        book.lacks({"elicitation": {"form": {}}})
+        book = self.book(Powers())
+        book >> ROOTS << Collect()
+        book >> Gone() << Cancel("The client has gone.") << refused(ROOTS, -32603)
         book.done(Place.OVER)
 
     def test_urls(self) -> None:

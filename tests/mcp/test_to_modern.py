@@ -162,13 +162,24 @@ class ResultTests(SynchronousTestCase):
 
     def test_errors(self) -> None:
         """Codes that are no more get those of today."""
-        self.assertEqual(failed(ErrorResponse(1, -32002, "m", 3)), ErrorResponse(1, -32602, "m", 3))
-        self.assertEqual(failed(ErrorResponse(1, -32042, "m")), ErrorResponse(1, -32603, "m"))
+        call = "tools/call"
+        self.assertEqual(
+            failed(call, ErrorResponse(1, -32002, "m", 3)), ErrorResponse(1, -32602, "m", 3)
+        )
+        self.assertEqual(failed(call, ErrorResponse(1, -32042, "m")), ErrorResponse(1, -32603, "m"))
         other = ErrorResponse(1, -32601, "m")
-        self.assertIs(failed(other), other)
+        self.assertIs(failed(call, other), other)
         self.assertTrue(is_failure(other))
         self.assertTrue(is_failure(Response(1, {"isError": True})))
         self.assertFalse(is_failure(Response(1, {})))
+
+    def test_unknown_to_python(self) -> None:
+        """Servers on the Python SDK 1 take an unknown method for one with bad parameters."""
+        answer = ErrorResponse(1, -32602, "Invalid request parameters", "")
+        self.assertEqual(failed("vendor/x", answer).code, -32601)
+        self.assertIs(failed("tools/call", answer), answer)
+        own = ErrorResponse(1, -32602, "Invalid request parameters", {"field": "x"})
+        self.assertIs(failed("vendor/x", own), own)
 
 
 class InputTests(SynchronousTestCase):

@@ -330,6 +330,7 @@ class AskTests(SynchronousTestCase):
         answer = self.it.tool(can={})
         sent = self.it.take("tools/call")
         self.it.say(id="q", **ASKED)
+        self.it.collect()
         self.assertEqual(self.it.take()["error"]["code"], -32601)
         self.it.say(id=sent["id"], result={"content": [], "isError": True})
         self.assertEqual(answer.status, 400)
