@@ -60,13 +60,18 @@ class Wanted:
         )
 
     def within(self, capabilities: Mapping[str, object]) -> Wanted:
-        """Give the part that a server with these capabilities can honour."""
+        """
+        Give the part that a server with these capabilities may honour.
+
+        Servers on the Python SDK 1 say that they take no subscriptions whether they do or not; so
+        whoever has resources is asked, and what it accepts is honoured.
+        """
         changes = "listChanged"
         return Wanted(
             tools=self.tools and has(capabilities, "tools", changes),
             prompts=self.prompts and has(capabilities, "prompts", changes),
             resources=self.resources and has(capabilities, "resources", changes),
-            uris=self.uris if has(capabilities, "resources", "subscribe") else (),
+            uris=self.uris if has(capabilities, "resources") else (),
         )
 
     def only(self, uris: tuple[str, ...]) -> Wanted:

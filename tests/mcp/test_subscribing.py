@@ -54,7 +54,7 @@ class WantedTests(SynchronousTestCase):
     def test_honoured(self) -> None:
         """Only what the server can tell of is honoured."""
         wanted = Wanted.of({"notifications": ALL})
-        some = wanted.within({"tools": {"listChanged": True}, "resources": {"subscribe": True}})
+        some = wanted.within({"tools": {"listChanged": True}, "resources": {"subscribe": False}})
         self.assertEqual(some, Wanted(tools=True, uris=("a", "b")))
         self.assertEqual(wanted.within({}), Wanted())
         self.assertEqual(some.only(("b",)).uris, ("b",))

@@ -51,7 +51,7 @@ class GateSessions:
         self._desk = desk
         self._open: dict[_Key, GateSession] = {}
         self._opening: dict[_Key, list[Deferred[GateSession]]] = {}
-        # Of children that several sessions share.
+        # Of servers that several sessions share.
         self._levels: dict[tuple[str, str], LogLevels] = {}
 
     def __len__(self) -> int:
