@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 from unittest import TestCase
 
 from tests.functional.docker_engine import require_python
 from tests.functional.gate_process import wait_for
 from tests.functional.mcp_client import Client
+from tests.functional.small_registry import SmallRegistry
 from tests.functional.test_docker_gate import DockerGate, tool
 
 MISSING = "127.0.0.1:1/no-such-thing:1"
@@ -77,6 +80,44 @@ class ToolTests(TestCase):
         self.assertIn('mcpgate_image_present{server="web"} 1.0', metrics)
         self.assertIn('mcpgate_image_present{server="missing"} 0.0', metrics)
         self.assertIn("mcpgate_engine_up 1.0", metrics)
+
+    def test_pull_at_start(self) -> None:
+        """A pull at the start is told of while it goes on: by ``ps``, ``/stats`` and the log."""
+        bed = DockerGate(self)
+        registry = SmallRegistry(self, "slow", size=8 << 20, took_s=14)
+        text = bed.gate.ini.read_text().replace(MISSING, registry.image)
+        bed.gate.write(text + "pull = at-start\n")
+
+        def forget() -> None:
+            from docker.errors import NotFound
+
+            with contextlib.suppress(NotFound):
+                bed.beside.remove_image(registry.image, force=True)
+
+        self.addCleanup(forget)
+        bed.gate.start()
+
+        def image() -> dict[str, Any]:
+            found = bed.gate.told("ps", "--images")
+            return next(one for one in found if one["name"] == registry.image)
+
+        def pulling() -> dict[str, Any] | None:
+            one = image()
+            return one if one["state"] == "pulling" and (one["percent"] or 0) > 0 else None
+
+        seen = wait_for(pulling, "the pull is told of", 15) or {}
+        self.assertRegex(seen["progress"], r"^0 of 1 layers, \d+\.\d of 8\.0 MiB$")
+        self.assertLess(seen["percent"], 100.0)
+        stats = json.loads(page(bed, "/stats?format=json"))
+        self.assertIn("pulling", {one["state"] for one in stats["images"]})
+        self.assertIn("pulling", bed.gate.command("ps", "--images").stdout)
+        wait_for(lambda: image()["state"] == "present", "the pull is over", 40)
+        self.assertEqual(image()["digest"], registry.digest)
+        log = bed.gate.log_text()
+        self.assertRegex(log, rf"Pulling image {registry.image}: 0 of 1 layers, \d")
+        self.assertIn(f"Image {registry.image} is there", log)
+        ran = bed.gate.command("doctor")
+        self.assertIn(f"there, not pinned: {registry.digest[:19]}", ran.stdout)
 
     def test_out_of_memory_is_counted(self) -> None:
         """Who runs out of memory is seen by server, in metrics and in ``ps``."""

@@ -152,6 +152,20 @@ class IdentifyTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(asking).principal.subject, "")
 
 
+class VouchTests(SynchronousTestCase):
+    """Whose key an operator shows."""
+
+    def test_vouch(self) -> None:
+        """Known at once or asked for; nobody is locked out for a wrong one."""
+        steps = Steps()
+        self.assertIs(self.successResultOf(steps.gate.vouch(Secret("alice"))), ALICE)
+        caller = self.successResultOf(steps.gate.vouch(Secret("bob")))
+        self.assertEqual(caller.principal.subject, "bob")
+        for _ in range(30):
+            self.failureResultOf(steps.gate.vouch(Secret("eve")), InvalidCredential)
+        self.assertIsInstance(steps.identify(bearer(b"bob")), Deferred)
+
+
 class ChargeTests(SynchronousTestCase):
     """What calls and starts cost."""
 

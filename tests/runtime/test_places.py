@@ -79,3 +79,19 @@ class PlacesTests(SynchronousTestCase):
         self.assertFalse(tree.exists())
         self.assertTrue(keep.exists())
         remove_tree(str(tree))
+
+
+class DataTests(SynchronousTestCase):
+    """`Places.data_of`."""
+
+    def test_data_of(self) -> None:
+        """Data is found by an owner's label, by more digits, and what is shared by its word."""
+        folder = Path(self.mktemp())
+        places = Places(str(folder))
+        self.assertEqual(places.data_of("shared"), [])
+        for server, owner in (("a", "ab" * 16), ("b", "ab" * 16), ("b", "shared"), ("b", "cd")):
+            (folder / "data" / server / owner).mkdir(parents=True)
+        self.assertEqual([server for server, _ in places.data_of("abababab")], ["a", "b"])
+        self.assertEqual([server for server, _ in places.data_of("shared")], ["b"])
+        self.assertEqual(places.data_of("abab"), [])
+        self.assertEqual(places.data_of(""), [])

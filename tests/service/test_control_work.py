@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable, BadRequest, NotFound, Unauthenticated
 from mcpgate.model import Caller, Container, Isolation, Secret
+from mcpgate.runtime.docker.cleanup import Wish
 from mcpgate.runtime.docker.container import (
     LABEL_ISOLATION,
     LABEL_OWNER,
@@ -18,9 +19,9 @@ from mcpgate.runtime.docker.container import (
     Known,
 )
 from mcpgate.service.control_work import LOOK_S, ControlWork
-from mcpgate.telemetry.views import ImageView
+from mcpgate.telemetry.views import ImageView, Leftover
 from mcpgate.testing.memory_runtime import Behaviour
-from mcpgate.web.pages.control import Chosen
+from mcpgate.web.pages.control import Chosen, Tidying
 from tests.runtime.test_pool import SPEC, PoolTestCase, caller
 
 BOX = replace(SPEC, name="box", container=Container(image="x:1"))
@@ -49,12 +50,17 @@ class FakeContainers:
 
     def __init__(self) -> None:
         self.images = self
+        self.kept: list[Leftover] = []
         self.looking: Deferred[None] = succeed(None)
         self.found = [known("box"), known("gone", status="Created"), known("")]
 
     def left(self) -> Deferred[list[Known]]:
         """See `DockerRuntime.left`."""
         return succeed(self.found)
+
+    def clean_up(self, wish: Wish) -> Deferred[list[Leftover]]:
+        """See `DockerRuntime.clean_up`."""
+        return succeed(self.kept)
 
     def look(self) -> Deferred[None]:
         """See `Images.look`."""
@@ -65,19 +71,36 @@ class FakeContainers:
         return [ImageView(name="x:1")]
 
 
+class FakeProcesses:
+    """Stands for the process runtime: each owner has one folder of data."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def data_of(self, label: str) -> list[tuple[str, str]]:
+        """See `ProcessRuntime.data_of`."""
+        return [("toy", f"/data/toy/{label * 4}")]
+
+    def forget_data(self, folder: str) -> Deferred[None]:
+        """See `ProcessRuntime.forget_data`."""
+        self.forgotten.append(folder)
+        return succeed(None)
+
+
 class ControlWorkTests(PoolTestCase):
     """`ControlWork` over a pool in memory."""
 
     def setUp(self) -> None:
         """Make it."""
         super().setUp()
-        self.containers: FakeContainers | None = FakeContainers()
+        self.containers = FakeContainers()
+        self.processes = FakeProcesses()
         self.vouched: dict[str, Caller] = {"key-of-a": caller("a")}
         self.gateway = SimpleNamespace(
             config=Config(servers=(SPEC, BOX, SHARED, SESSION, REMOTE)),
             pool=self.pool,
             clock=self.clock,
-            back=SimpleNamespace(containers=self.containers),
+            back=SimpleNamespace(containers=self.containers, processes=self.processes),
             access=SimpleNamespace(gate=SimpleNamespace(vouch=self.vouch)),
         )
         self.work = ControlWork(cast("Any", self.gateway), lambda: 1e9 + self.clock.seconds())
@@ -86,6 +109,20 @@ class ControlWorkTests(PoolTestCase):
         """See `Gate.vouch`."""
         found = self.vouched.get(credential.reveal())
         return fail(Unauthenticated()) if found is None else succeed(found)
+
+    def test_clean_up(self) -> None:
+        """Containers are the runtime's to remove; data goes unless an instance uses it."""
+        self.containers.kept = [Leftover(kind="network", name="n", why="w")]
+        self.assertEqual(len(self.successResultOf(self.work.clean_up(Tidying(orphans=True)))), 1)
+        self.successResultOf(self.ask("a")).release()
+        wish = Tidying(data=("a" * 8, "b" * 8))
+        used, free = self.successResultOf(self.work.clean_up(wish))
+        self.assertEqual((used.server, used.owner), ("toy", "a" * 8))
+        self.assertIn("uses it", used.error)
+        self.assertEqual((free.owner, free.error), ("b" * 8, ""))
+        self.assertEqual(self.processes.forgotten, [free.name])
+        self.successResultOf(self.work.clean_up(replace(wish, dry_run=True)))
+        self.assertEqual(self.processes.forgotten, [free.name])
 
     def start(self, server: str, **whose: Any) -> Deferred[list[tuple[str, str]]]:
         """Have something started."""
@@ -111,7 +148,6 @@ class ControlWorkTests(PoolTestCase):
 
     def test_images(self) -> None:
         """A slow engine does not keep what was seen before from being told."""
-        assert self.containers is not None
         self.assertEqual(len(self.successResultOf(self.work.images())), 1)
         self.containers.looking = Deferred()
         asked = self.work.images()
