@@ -45,6 +45,7 @@ class Session:
     :ivar in_use: open calls and streams; while it is not 0 the session neither expires nor is it
         ended to make room.  Whoever adds to it takes the same away again.
     :ivar extras: free for the endpoint (live stream, stdio peer).
+    :ivar events: what was said on its event streams, kept for a client that lost its connection.
     :ivar on_end: called once each, with the reason, when the session has ended.
     :ivar ended: it is over: found by nobody, kept nowhere.
     :ivar kept: it is in the store, so it survives a restart of the gate.
@@ -53,6 +54,7 @@ class Session:
     __slots__ = (
         "capabilities",
         "ended",
+        "events",
         "extras",
         "in_use",
         "kept",
@@ -79,6 +81,7 @@ class Session:
         self.persisted = last_used
         self.in_use = 0
         self.extras: object = None
+        self.events: object = None
         self.on_end: list[Callable[[str], object]] = []
         self.ended = False
 

@@ -181,9 +181,9 @@ class FakeInbound:
 
     @property
     def events(self) -> list[Any]:
-        """The data of the events so far, parsed; those without data (priming) as None."""
+        """The data of the events so far, parsed; but for those without any (priming)."""
         assert self.is_stream, (self.status, self.fields, self.body)
-        return [json.loads(e.data) if e.data else None for e in SSEReader().feed(self.body)]
+        return [json.loads(e.data) for e in SSEReader().feed(self.body) if e.data]
 
     @property
     def told(self) -> Any:

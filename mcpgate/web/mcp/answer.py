@@ -8,6 +8,7 @@ something has to be streamed, or until the client might think nobody is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
@@ -18,6 +19,9 @@ from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Response, encode, error_
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.web.event_stream import KEEPALIVE
 from mcpgate.web.refusal import JSON, NO_STORE, refusal_fields, refuse_message
+
+if TYPE_CHECKING:
+    from mcpgate.web.mcp.event_log import EventLog, LoggedStream
 
 STREAM_FIELDS = [
     (b"content-type", b"text/event-stream"),
@@ -36,6 +40,9 @@ class Answer:
     :param ids: of the requests in the POST; the answer is complete when each was answered.
     :param batch: the client sent an array: a JSON answer is an array too.
     :param fields: extra response fields (``Mcp-Session-Id``).
+    :param log: gives the events ids and keeps them: a client whose connection is lost may come
+        back for the rest, and until then the answer goes on without it.
+    :param primed: such a stream begins with an event without data.
     """
 
     __slots__ = (
@@ -45,7 +52,10 @@ class Answer:
         "_inbound",
         "_json_ok",
         "_keepalive_s",
+        "_log",
+        "_logged",
         "_over",
+        "_primed",
         "_raw",
         "_responses",
         "_retry_after",
@@ -64,7 +74,12 @@ class Answer:
         ids: Iterable[int | str],
         batch: bool = False,
         fields: list[tuple[bytes, bytes]] | None = None,
+        log: EventLog | None = None,
+        primed: bool = False,
     ) -> None:
+        self._log = log
+        self._primed = primed
+        self._logged: LoggedStream | None = None
         self._inbound = inbound
         self._wheel = wheel
         self._keepalive_s = keepalive_s
@@ -78,7 +93,7 @@ class Answer:
         self._raw = False
         self._over = False
         self._rearm()
-        inbound.on_gone(self._end)
+        inbound.on_gone(self._gone)
 
     @property
     def over(self) -> bool:
@@ -96,7 +111,8 @@ class Answer:
         """Pass on what is not the answer itself; False for a client that can not be told."""
         if self._over or not self._stream_ok:
             return False
-        self.events(sse_event(encode(message)))
+        self.open_stream()
+        self.events(self._event(encode(message)))
         return True
 
     def complete(self, response: Response | ErrorResponse, error: GateError | None = None) -> None:
@@ -105,7 +121,7 @@ class Answer:
             return
         self._waiting.remove(response.id)
         if self._inbound.started:
-            self._inbound.write(sse_event(encode(response)))
+            self._write(self._event(encode(response)))
             self._rearm()
             if not self._waiting:
                 self.end()
@@ -166,15 +182,19 @@ class Answer:
         if self._over or self._inbound.started:
             return
         self._inbound.start(200, STREAM_FIELDS + self._retry_after + self._fields, None)
+        if self._log is not None:
+            self._logged = self._log.begin(self._inbound)
+            if self._primed:
+                self._write(self._logged.primed())
         for response in self._responses:
-            self._inbound.write(sse_event(encode(response)))
+            self._write(self._event(encode(response)))
         self._responses.clear()
 
     def events(self, data: bytes) -> None:
         """Pass on whole events."""
         if not self._over:
             self.open_stream()
-            self._inbound.write(data)
+            self._write(data)
             self._rearm()
 
     def answered(self, message_id: int | str) -> None:
@@ -206,7 +226,7 @@ class Answer:
         """End what was streamed."""
         if not self._over:
             self.open_stream()
-            self._inbound.finish()
+            self._finish()
             self._end()
 
     # --- Ends -----------------------------------------------------------------------------------
@@ -219,9 +239,29 @@ class Answer:
             self._responses.clear()
             self.open_stream()
             for event in events:
-                self._inbound.write(sse_event(event))
-            self._inbound.finish()
+                self._write(self._event(event))
+            self._finish()
         self._end()
+
+    def _event(self, data: bytes) -> bytes:
+        return sse_event(data) if self._logged is None else self._logged.framed(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._logged is None:
+            self._inbound.write(data)
+        else:
+            self._logged.write(data)
+
+    def _finish(self) -> None:
+        if self._logged is None:
+            self._inbound.finish()
+        else:
+            self._logged.finish()
+
+    def _gone(self) -> None:
+        # A client that has an id of an event may come back for the rest (R38).
+        if self._logged is None:
+            self._end()
 
     def _rearm(self) -> None:
         self._disarm()
@@ -235,7 +275,7 @@ class Answer:
     def _quiet(self) -> None:
         # Nothing was said for a while: open the stream so that proxies and clients see life.
         self._deadline = None
-        if self._inbound.finished:
+        if self._inbound.finished and self._logged is None:
             self._end()
         elif self._stream_ok:
             self.events(KEEPALIVE)

@@ -45,7 +45,7 @@ from mcpgate.web.mcp.era_watch import EraWatch
 from mcpgate.web.mcp.modern_post import ModernAsker
 from mcpgate.web.mcp.post import Post, owner_of
 from mcpgate.web.mcp.session_state import MAX_SUBSCRIPTIONS, public
-from mcpgate.web.mcp.speaking import Link, SpeakerBase
+from mcpgate.web.mcp.speaking import Link, SpeakerBase, last_event_id
 from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.mcp.stream_link import StreamLink
 
@@ -233,7 +233,7 @@ class BridgedSpeaker(SpeakerBase):
     @override
     def call(self, post: Post, session: Session) -> None:
         self._pass_on(post, session)
-        answer = self.answer(post)
+        answer = self.answer(post, session=session)
         for request in post.requests:
             self.take(post, session, request, answer)
 
@@ -251,6 +251,8 @@ class BridgedSpeaker(SpeakerBase):
         release: Callable[[], None],
     ) -> None:
         """See `Speaker.listen`."""
+        if self.resumed(inbound, session, release):
+            return
         link = self.link(session, spec, caller)
 
         def ended(stream: StandingStream) -> None:
@@ -271,7 +273,7 @@ class BridgedSpeaker(SpeakerBase):
         )
         if stream.over:
             return
-        link.opened(stream)
+        link.opened(stream, last_event_id(inbound))
         self.served(spec, caller, session)
 
     def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:

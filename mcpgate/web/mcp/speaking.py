@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 
 from mcpgate.errors import CallCancelled
 from mcpgate.gate.sessions import Session, SessionTable
-from mcpgate.interfaces import IInstancePool, ILease
+from mcpgate.interfaces import IInbound, IInstancePool, ILease
 from mcpgate.mcp.jsonrpc import Message, Notification, Request, Response
+from mcpgate.mcp.revisions import REVISIONS
 from mcpgate.model import Caller, Isolation, Owner, ServerSpec
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
@@ -22,11 +23,18 @@ from mcpgate.web.mcp.answer import Answer
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.cold_start import Leases
 from mcpgate.web.mcp.era_switch import EraSwitch
+from mcpgate.web.mcp.event_log import EventBudget, EventLog
 from mcpgate.web.mcp.post import SESSION, Post, owner_of
 from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
 from mcpgate.web.mcp.start_report import StartReport
+from mcpgate.web.mcp.stream_link import StreamLink
 
 log = Logger()
+
+
+def last_event_id(inbound: IInbound) -> str:
+    """Give the id of the last event a client has heard; empty when it asks for no more."""
+    return (inbound.head.fields.get(b"last-event-id") or b"").decode("latin-1")
 
 
 class Link(Protocol):
@@ -49,6 +57,7 @@ class SpeakerBase(ABC):
     :param forget: called with a per-session owner when its session has ended.
     :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.
     :param cold: answers for servers that do not run; None: everybody waits for theirs.
+    :param budget: of what is kept for clients that lost their connection.
     :param switch: takes sessions whose server refuses ``initialize``; None: they end.
     """
 
@@ -64,6 +73,7 @@ class SpeakerBase(ABC):
         charge_start: Callable[[Caller], None] = lambda caller: None,
         cold: ColdAnswers | None = None,
         switch: EraSwitch | None = None,
+        budget: EventBudget | None = None,
     ) -> None:
         self.clock = clock
         self.sessions = sessions
@@ -72,6 +82,7 @@ class SpeakerBase(ABC):
         self._cold = cold
         self._switch = switch
         self._leases = Leases(pool, charge_start)
+        self._budget = budget or EventBudget()
         self._forget = forget
 
     # --- Opening --------------------------------------------------------------------------------
@@ -193,8 +204,19 @@ class SpeakerBase(ABC):
 
     # --- For calls ------------------------------------------------------------------------------
 
-    def answer(self, post: Post, fields: list[tuple[bytes, bytes]] | None = None) -> Answer:
-        """Make what answers a POST."""
+    def answer(
+        self,
+        post: Post,
+        fields: list[tuple[bytes, bytes]] | None = None,
+        *,
+        session: Session | None = None,
+    ) -> Answer:
+        """
+        Make what answers a POST.
+
+        :param session: whose log keeps what is said, where all events are of the gate's making.
+        """
+        log = self.event_log(session) if session is not None else None
         return Answer(
             post.inbound,
             wheel=self.wheel,
@@ -203,7 +225,26 @@ class SpeakerBase(ABC):
             ids=[request.id for request in post.requests],
             batch=post.batch,
             fields=fields,
+            log=log,
+            primed=session is not None and REVISIONS[session.record.revision].priming_event,
         )
+
+    def event_log(self, session: Session) -> EventLog | None:
+        """Give the session's log, made when it is first needed; None where nothing is resumed."""
+        revision = REVISIONS.get(session.record.revision)
+        if session.ended or not session.kept or revision is None or not revision.resume:
+            return None
+        log = session.events
+        if not isinstance(log, EventLog):
+            log = session.events = EventLog(self.wheel, self._budget)
+            session.on_end.append(lambda _: log.clear())
+        return log
+
+    def resumed(self, inbound: IInbound, session: Session, release: Callable[[], None]) -> bool:
+        """Answer a GET that wants the rest of an answer; False for one of the standing stream."""
+        given = last_event_id(inbound)
+        log = self.event_log(session)
+        return bool(given) and log is not None and log.resume(inbound, given, release)
 
     def remember(self, session: Session, request: Request, answer: object) -> None:
         """Keep what has to be replayed to a server that forgot the session."""
@@ -233,6 +274,8 @@ class SpeakerBase(ABC):
     def bind(self, session: Session, spec: ServerSpec, link: Link) -> None:
         """Give a session its link, and see that both end together."""
         session.extras = link
+        if isinstance(link, StreamLink):
+            link.log = self.event_log(session)
         session.on_end.append(link.leave)
         if spec.isolation is Isolation.PER_SESSION:
             owner = self._owner(spec, session)

@@ -25,7 +25,7 @@ from mcpgate.model import Caller, Isolation, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.mcp.post import Post
-from mcpgate.web.mcp.speaking import SpeakerBase
+from mcpgate.web.mcp.speaking import SpeakerBase, last_event_id
 from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.mcp.stdio_call import StdioPassage
 from mcpgate.web.mcp.stream_link import StreamLink
@@ -104,7 +104,7 @@ class StdioSpeaker(SpeakerBase):
             for _ in post.requests:
                 post.release()
             raise
-        answer = self.answer(post)
+        answer = self.answer(post, session=session)
         for request in post.requests:
             StdioPassage(self, post, session, request, answer).begin()
 
@@ -122,6 +122,8 @@ class StdioSpeaker(SpeakerBase):
         release: Callable[[], None],
     ) -> None:
         """See `Speaker.listen`."""
+        if self.resumed(inbound, session, release):
+            return
         link = self.link(session, spec)
 
         def ended(stream: StandingStream) -> None:
@@ -140,7 +142,7 @@ class StdioSpeaker(SpeakerBase):
         )
         if stream.over:
             return
-        link.opened(stream)
+        link.opened(stream, last_event_id(inbound))
         running = self.ready(spec, session)
         if running is not None:
             self._join_running(running, spec, session)
