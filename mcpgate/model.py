@@ -124,6 +124,7 @@ class Isolation(Enum):
 class Transport(Enum):
     """How the gate speaks to a server: ``sse`` is HTTP+SSE of 2024-11-05."""
 
+    GROUP = "group"
     STDIO = "stdio"
     HTTP = "http"
     SSE = "sse"
@@ -238,6 +239,27 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """
+    Several servers at one address.
+
+    :ivar servers: their names, in the order of their tools.
+    :ivar alias: what clients call the address: hosts put ``mcp__ALIAS__`` before each tool.
+    :ivar allow: patterns of ``SERVER__TOOL`` that are shown; empty: every one.
+    :ivar deny: patterns of those that are not.
+    :ivar rename: what a ``SERVER__TOOL`` is called instead.
+    :ivar page_size: items of a list in one answer; 0: all.
+    """
+
+    servers: tuple[str, ...] = ()
+    alias: str = "mcpgate"
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    page_size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """
     One ``[server:NAME]``: what to run or where to connect, for whom, within which bounds.
@@ -247,8 +269,8 @@ class ServerSpec:
     ``{files_dir}``, filled in by `fill` at launch or per request.  ``{key}`` is refused in
     ``command`` by the configuration reader: arguments show in process lists.
 
-    :ivar runtime: ``process`` or ``docker`` (started by the gate), or ``remote`` (``url`` is
-        called).
+    :ivar runtime: ``process`` or ``docker`` (started by the gate), ``remote`` (``url`` is
+        called), or ``group``: nothing is run, it stands for the servers of ``group``.
     :ivar container: for the runtime ``docker``; ``command`` then holds the image's arguments.
     :ivar url: of a remote server: its MCP endpoint, absolute; of HTTP+SSE its event stream.
     :ivar mcp_path: of an HTTP server started by the gate: the path of the same.
@@ -264,6 +286,7 @@ class ServerSpec:
     :ivar snapshot: who may be shown what the server said of itself, while it does not run:
         ``auto``, ``per-key``, ``shared`` or ``off``.
     :ivar sse: the gate serves HTTP+SSE at ``/NAME/sse`` and ``/NAME/messages`` itself.
+    :ivar group: for the runtime ``group``: whom it stands for.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
 
@@ -297,6 +320,7 @@ class ServerSpec:
     sse: bool = True
     relay: bool = True
     relay_body_bytes: int = 0
+    group: Group | None = None
 
 
 def fill(template: str, values: dict[str, str]) -> str:

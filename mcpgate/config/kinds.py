@@ -34,6 +34,8 @@ _IMAGE: Final = re.compile(
     r"(?:@sha256:[0-9a-f]{64})?",
     re.ASCII,
 )
+_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?/-]{1,200}", re.ASCII)
+_ALIAS: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _USER: Final = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?", re.ASCII
 )
@@ -407,6 +409,22 @@ def _name(text: str, _: Surroundings) -> str:
     return text
 
 
+def _pattern(text: str, _: Surroundings) -> str:
+    if not _PATTERN.fullmatch(text):
+        raise BadValueError(
+            "this is not a pattern for tools", "Write SERVER__TOOL, with * and ? for what may vary"
+        )
+    return text
+
+
+def _alias(text: str, _: Surroundings) -> str:
+    if not _ALIAS.fullmatch(text):
+        raise BadValueError(
+            "this is not a name for tools", "Names hold letters, digits, _, - and ., 64 at most"
+        )
+    return text
+
+
 def _certificate(text: str, around: Surroundings) -> CertificatePair:
     try:
         words = shlex.split(text)
@@ -548,6 +566,8 @@ HOSTS: Final = Kind(label="host names", parse=_host, layout=Layout.WORDS)
 ORIGINS: Final = Kind(label="origins", parse=_origin, layout=Layout.WORDS)
 KEY_HEADERS: Final = Kind(label="field names", parse=_key_header, layout=Layout.WORDS)
 HEADER_NAMES: Final = Kind(label="field names", parse=_header_name, layout=Layout.WORDS)
+ALIAS: Final = Kind(label="name", parse=_alias)
+PATTERNS: Final = Kind(label="patterns", parse=_pattern, layout=Layout.WORDS)
 NAMES: Final = Kind(label="names", parse=_name, layout=Layout.WORDS)
 URL: Final = Kind(label="URL", parse=_url)
 ORIGIN: Final = Kind(label="scheme, host and port", parse=_origin)

@@ -11,6 +11,7 @@ from typing import Final
 from mcpgate.config import ini, schema
 from mcpgate.config.dialects import NotTakenError, read_servers
 from mcpgate.config.dialects.writing import as_ini
+from mcpgate.config.groups import groups
 from mcpgate.config.interpolation import Interpolation, read_bounded
 from mcpgate.config.kinds import Surroundings
 from mcpgate.config.model import Config
@@ -67,6 +68,9 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
     limits = limits_section(reading.section(schema.LIMITS))
     sections = list(reading.sections(schema.SERVER))
     specs = [(values, server_spec(values, gate, limits, around)) for values in sections]
+    served = tuple(
+        spec for values, spec in specs if spec is not None and values.get("enabled", True)
+    )
     config = Config(
         path=where,
         gate=gate,
@@ -74,16 +78,15 @@ def parse_config(text: str, path: Path, environ: Mapping[str, str]) -> Config:
         auth=auth_section(
             reading.section(schema.AUTH),
             list(reading.sections(schema.AUTH_SOURCE)),
-            frozenset(values.name for values in sections),
+            frozenset(values.name for values in (*sections, *reading.sections(schema.GROUP))),
             first_public(gate.listen),
         ),
         limits=limits,
         docker=docker_section(reading.section(schema.DOCKER)),
         admin=admin,
         log=log_section(reading.section(schema.LOG)),
-        servers=tuple(
-            spec for values, spec in specs if spec is not None and values.get("enabled", True)
-        ),
+        servers=served,
+        groups=groups(list(reading.sections(schema.GROUP)), served, gate),
         sources=interpolation.sources,
         notes=notes,
     )

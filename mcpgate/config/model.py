@@ -48,6 +48,7 @@ class GateSection:
     trusted_proxies: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    aggregate: bool = True
     http2: bool = False
     max_connections: int = 0
     max_connections_per_address: int = 64
@@ -289,6 +290,7 @@ class Config:
     The whole of one ``gate.ini``.
 
     :ivar path: the file it came from, absolute.
+    :ivar groups: addresses of several servers; ``aggregate`` of ``[gate]`` is one named ``mcp``.
     :ivar sources: every ``${...}`` used, once each; see `secrets`.
     :ivar notes: what of included files could not be taken over.
     """
@@ -302,6 +304,7 @@ class Config:
     admin: AdminSection = field(default_factory=AdminSection)
     log: LogSection = field(default_factory=LogSection)
     servers: tuple[ServerSpec, ...] = ()
+    groups: tuple[ServerSpec, ...] = ()
     sources: tuple[SecretSource, ...] = ()
     notes: tuple[str, ...] = ()
 

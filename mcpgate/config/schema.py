@@ -110,6 +110,16 @@ GATE: Final = SectionSchema(
             plain=True,
         ),
         Key(
+            name="aggregate",
+            kind=kinds.FLAG,
+            into="aggregate",
+            default="on",
+            effect=(
+                "Show every server a key may use together at ``/mcp`` and ``/sse``, as a "
+                "``[group:NAME]`` does."
+            ),
+        ),
+        Key(
             name="public_url",
             kind=kinds.ORIGIN,
             into="public_url",
@@ -1242,7 +1252,60 @@ LOG: Final = SectionSchema(
     ),
 )
 
-SECTIONS: Final = (GATE, TLS, AUTH, AUTH_SOURCE, LIMITS, DOCKER, SERVER, ADMIN, LOG)
+GROUP: Final = SectionSchema(
+    name="group:NAME",
+    intro=(
+        "Several servers at one address, ``/NAME/mcp``. Their tools and prompts are shown as "
+        "``SERVER__TOOL``, their resources as ``SERVER+URI``. ``NAME`` must be none of a server."
+    ),
+    keys=(
+        Key(
+            name="servers",
+            kind=kinds.NAMES,
+            into="servers",
+            default_note="every server, in the order of the file",
+            effect="Servers shown together; each caller sees those its key may use.",
+        ),
+        Key(
+            name="alias",
+            kind=kinds.ALIAS,
+            into="alias",
+            default="mcpgate",
+            effect=(
+                "What users call this address in their clients. Many clients put ``mcp__ALIAS__`` "
+                "before each tool and refuse names of over 64 characters; longer ones are cut."
+            ),
+        ),
+        Key(
+            name="allow",
+            kind=kinds.PATTERNS,
+            into="allow",
+            default_note="every one",
+            effect="Tools and prompts that are shown, as ``SERVER__TOOL`` with ``*`` and ``?``.",
+        ),
+        Key(
+            name="deny",
+            kind=kinds.PATTERNS,
+            into="deny",
+            default_note="none",
+            effect="Tools and prompts that are neither shown nor called; stronger than ``allow``.",
+        ),
+        Key(
+            name="rename.NAME",
+            kind=kinds.ALIAS,
+            effect="What the tool ``NAME`` (``SERVER__TOOL``) is called instead.",
+        ),
+        Key(
+            name="page_size",
+            kind=integer(high=10_000, zero="all"),
+            into="page_size",
+            default="0",
+            effect="Items of a list in one answer.",
+        ),
+    ),
+)
+
+SECTIONS: Final = (GATE, TLS, AUTH, AUTH_SOURCE, LIMITS, DOCKER, SERVER, GROUP, ADMIN, LOG)
 
 # Keys kept for later: refused with a reason instead of as unknown.
 RESERVED_KEYS: Final = {

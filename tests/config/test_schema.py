@@ -32,7 +32,7 @@ from mcpgate.config.schema import (
     find_section,
 )
 from mcpgate.config.units import parse_per_s
-from mcpgate.model import Container, Lifetime, Restraint, ServerSpec, Transport
+from mcpgate.model import Container, Group, Lifetime, Restraint, ServerSpec, Transport
 from tests.config.writing import BASE, ENVIRON, read
 
 AROUND = Surroundings(Path("/etc/mcpgate"), None)
@@ -45,6 +45,7 @@ MODELS: dict[str, tuple[type[Any], ...]] = {
     "limits": (LimitsSection,),
     "docker": (DockerSection,),
     "server:NAME": (ServerSpec,),
+    "group:NAME": (Group,),
     "admin": (AdminSection,),
     "log": (LogSection,),
 }
@@ -124,7 +125,9 @@ class TableTests(SynchronousTestCase):
                 "container",
                 "rate",
                 "relay",
+                "group",
             },
+            "group:NAME": {"rename"},
         }
         for section in SECTIONS:
             wanted = {one.name for model in MODELS[section.name] for one in fields(model)}
