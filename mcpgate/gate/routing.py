@@ -25,22 +25,28 @@ class Route:
     is_sse: bool = False
 
 
+_TOGETHER: Final = frozenset((b"mcp", b"sse", b"messages"))
 _SSE_PATHS: Final = frozenset((b"sse", b"sse/", b"messages", b"messages/"))
 
 
 class Routes:
     """
-    ``/{server}/...`` and its alias ``/servers/{server}/...``.
+    ``/{server}/...`` and its alias ``/servers/{server}/...``; the group named ``mcp`` has ``/mcp``,
+    ``/sse`` and ``/messages`` to itself.
 
     Names hold only ``[a-z0-9-]``, so an encoded, dotted or doubled path never matches one (R81).
     """
 
     def __init__(self, specs: Iterable[ServerSpec]) -> None:
         self._specs = {spec.name.encode("ascii"): spec for spec in specs}
+        self._together = self._specs.get(b"mcp")
 
     def find(self, path: bytes) -> Route | None:
         """Find the route of a raw path; None when no server has it."""
         name, slash, rest = path[1:].partition(b"/")
+        if not slash and self._together is not None and name in _TOGETHER:
+            # /mcp, /sse and /messages: every server at once.
+            return Route(self._together, path, name == b"mcp", name != b"mcp")
         if name == b"servers":
             name, slash, rest = rest.partition(b"/")
         spec = self._specs.get(name)

@@ -241,6 +241,7 @@ class Gateway(StagedService):
             meters=self.meters,
             book=self.eras,
             streams_per_key=config.gate.streams_per_key,
+            servers=config.server,
             bridge=self.on_legacy.bridge,
         )
         relay = Relay(
@@ -264,7 +265,7 @@ class Gateway(StagedService):
         return Dispatcher(
             guard=self.guard,
             show_page=self.pages.show_public,
-            routes=Routes(config.servers),
+            routes=Routes((*config.servers, *config.groups)),
             gate=gate,
             endpoint=MCPEndpoint(
                 gate=gate,

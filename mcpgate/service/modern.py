@@ -22,6 +22,8 @@ from mcpgate.web.mcp.modern_exchange import Carrier
 from mcpgate.web.mcp.modern_listen import Listens
 from mcpgate.web.mcp.modern_post import ModernSpeaker
 from mcpgate.web.mcp.modern_relay import ModernRelay
+from mcpgate.web.mcp.together.aggregate import Aggregate
+from mcpgate.web.mcp.together.member import Members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +72,13 @@ def make_modern(
     meters: Meters,
     book: EraBook,
     streams_per_key: int,
+    servers: Callable[[str], ServerSpec | None],
     bridge: ModernSpeaker | None = None,
 ) -> Modern:
     """
     Put it together.
 
+    :param servers: gives the entry of a server, for groups of them.
     :param bridge: carries modern requests to legacy servers.
     """
     results = ResultCache(clock, meters)
@@ -85,6 +89,7 @@ def make_modern(
 
     relay = ModernRelay(asker, results, listens, not_modern=not_modern)
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge)
+    asker.together = Aggregate(Members(choice), servers, clock=clock, wheel=asker.carrier.wheel)
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
     )

@@ -16,7 +16,7 @@ from mcpgate.errors import Draining, Forbidden, NotFound
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.interfaces import IInbound
-from mcpgate.model import Caller
+from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.session_state import public
@@ -98,7 +98,7 @@ class Dispatcher:
             return  # The client did not wait for its key to be checked.
         if self._greet is not None:
             self._greet(caller)
-        if not caller.may_use(route.spec.name):
+        if not _may_enter(caller, route.spec):
             raise Forbidden
         if route.is_endpoint:
             self._endpoint.serve(inbound, caller, route.spec)
@@ -108,3 +108,10 @@ class Dispatcher:
             raise NotFound(f"The MCP endpoint is /{route.spec.name}/mcp.")
         else:
             self._relay(inbound, caller, route)
+
+
+def _may_enter(caller: Caller, spec: ServerSpec) -> bool:
+    """Tell whether a server is open to a caller; of a group one server is enough."""
+    return caller.may_use(spec.name) or (
+        spec.group is not None and any(map(caller.may_use, spec.group.servers))
+    )

@@ -526,6 +526,9 @@ class World:
             meters=self.meters,
             book=self.eras,
             streams_per_key=streams,
+            servers=lambda name: next(
+                (one for one in (self.spec, self.other) if one.name == name), None
+            ),
         )
         self.relayed: list[Route] = []
         self.pages: list[bytes] = []

@@ -39,6 +39,7 @@ from mcpgate.web.mcp.http_fetch import (
     responses_in,
 )
 from mcpgate.web.mcp.modern_exchange import Carrier, Fields, ModernExchange
+from mcpgate.web.mcp.modern_post import ModernAsker
 from mcpgate.web.mcp.modern_stdio import StdioAsking
 from mcpgate.web.mcp.session_state import with_id
 
@@ -150,10 +151,15 @@ def not_an_answer(status: int) -> GateError:
 
 
 class Asker:
-    """See `mcpgate.web.mcp.modern_post.ModernAsker`."""
+    """
+    See `mcpgate.web.mcp.modern_post.ModernAsker`.
+
+    :ivar together: asks groups of servers.
+    """
 
     def __init__(self, carrier: Carrier) -> None:
         self.carrier = carrier
+        self.together: ModernAsker | None = None
 
     def ask(
         self,
@@ -166,6 +172,8 @@ class Asker:
         params_fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> Callable[[], None]:
         """See `ModernAsker.ask`."""
+        if self.together is not None and spec.group is not None:
+            return self.together.ask(spec, caller, request, sink, source=source)
         if spec.transport is Transport.STDIO:
             asking = StdioAsking(self.carrier, spec, caller, request, sink)
             asking.begin()

@@ -82,7 +82,7 @@ class ModernRelay:
         if kept is not None:
             answer.told(Response(request.id, kept))
             return
-        if spec.transport is Transport.STDIO:
+        if spec.transport is not Transport.HTTP:
             answer.take_back = self.asker.ask(
                 spec, post.caller, request, answer, source=post.inbound
             )

@@ -1,0 +1,1 @@
+"""Several servers at one address: asked as if they were one server of the modern era."""
