@@ -10,7 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import BackendUnavailable
 from mcpgate.model import MIB, Restraint, ServerSpec, Transport
 from mcpgate.runtime.launcher import Instructions, found
-from mcpgate.runtime.preparation import Preparation, prepare, rlimits
+from mcpgate.runtime.preparation import (
+    NODE_RESERVE_BYTES,
+    Preparation,
+    is_node,
+    prepare,
+    rlimits,
+)
 
 VALUES = {"key": "sesame", "user": "ali", "data_dir": "/data", "files_dir": "/files"}
 
@@ -70,6 +76,31 @@ class PreparationTests(SynchronousTestCase):
         none = rlimits(Restraint(memory_bytes=0, open_files=0))
         self.assertEqual(set(none), {resource.RLIMIT_CORE, resource.RLIMIT_STACK})
         self.assertEqual(self.read().limits[resource.RLIMIT_CORE], 0)
+
+    def test_node(self) -> None:
+        """Node.js reserves what it does not touch: that much it may, found by name or script."""
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for name, text in (
+            ("server", "#!/usr/bin/env node\n"),
+            ("other", "#!/usr/bin/python3\n"),
+            ("empty", ""),
+        ):
+            path = os.path.join(directory, name)
+            with open(path, "w", encoding="ascii") as script:
+                script.write(text)
+            os.chmod(path, 0o755)
+        self.assertTrue(is_node("/opt/bin/node", ""))
+        self.assertTrue(is_node("npx", ""))
+        self.assertTrue(is_node("server", directory))
+        self.assertTrue(is_node(os.path.join(directory, "server"), ""))
+        for program in ("other", "empty", "missing", os.path.join(directory, "nothing")):
+            self.assertFalse(is_node(program, directory), program)
+        plain, roomy = (
+            rlimits(Restraint(memory_bytes=MIB), node=node)[resource.RLIMIT_DATA]
+            for node in (False, True)
+        )
+        self.assertEqual((plain, roomy), (MIB, MIB + NODE_RESERVE_BYTES))
 
     def test_hidden(self) -> None:
         """The key and longer values of the environment are hidden in logs, longest first."""
