@@ -125,11 +125,12 @@ class Book:
     """
     Which server's item each shown name is, learned from the lists that were shown.
 
+    :ivar view: how they were shown.
     :param limit: names kept of each server.
     """
 
     def __init__(self, view: View, limit: int = 10_000) -> None:
-        self._view = view
+        self.view = view
         self._limit = limit
         self._names: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -143,12 +144,12 @@ class Book:
         for item in list(items)[: self._limit]:
             name = item.get("name")
             if isinstance(name, str):
-                shown = self._view.shown_name(server, name)
+                shown = self.view.shown_name(server, name)
                 self._names.setdefault((method, shown), (server, name))
 
     def meant(self, method: str, shown: str) -> tuple[str, str] | None:
         """Tell which server's tool or prompt a shown name is; None when nobody's is known."""
-        return self._names.get((method, shown)) or self._view.meant_name(shown)
+        return self._names.get((method, shown)) or self.view.meant_name(shown)
 
 
 # --- Lists ------------------------------------------------------------------------------------

@@ -122,7 +122,9 @@ class Aggregate:
     def book(self, spec: ServerSpec, caller: Caller, view: merge.View) -> merge.Book:
         """Give what is known of the names that were shown to a caller."""
         key = (caller.principal, spec.name)
-        book = self._books.pop(key, None) or merge.Book(view)
+        book = self._books.pop(key, None)
+        if book is None or book.view != view:
+            book = merge.Book(view)
         self._books[key] = book
         if len(self._books) > _KEPT_BOOKS:
             del self._books[next(iter(self._books))]
