@@ -31,6 +31,20 @@ class InitializeRefused(BackendUnavailable):
         self.response = response
 
 
+class NegotiatedModern(BackendUnavailable):
+    """
+    The server answered ``initialize`` with a revision that has no sessions.
+
+    :ivar result: its InitializeResult.
+    """
+
+    reason = "negotiated_modern"
+
+    def __init__(self, result: dict[str, object]) -> None:
+        super().__init__("The server answered initialize with a revision without sessions.")
+        self.result = result
+
+
 class Handshake:
     """
     The handshake with one child.

@@ -30,9 +30,10 @@ from mcpgate.gate.eras import EraBook
 from mcpgate.gate.sessions import Session
 from mcpgate.interfaces import IInstancePool, ILease
 from mcpgate.mcp.evidence import refuses_legacy
+from mcpgate.mcp.revisions import revision
 from mcpgate.model import Caller, InstanceKey, ServerSpec, Transport
 from mcpgate.upstream.stdio import StdioUpstream
-from mcpgate.upstream.stdio_handshake import InitializeRefused
+from mcpgate.upstream.stdio_handshake import InitializeRefused, NegotiatedModern
 from mcpgate.web.mcp.era_watch import EraWatch, Probe
 from mcpgate.web.mcp.post import Post, owner_of
 
@@ -83,9 +84,14 @@ class EraSwitch:
         """See `EraWatch.used`."""
         self._watch.used(spec, caller)
 
-    def shaken(self, spec: ServerSpec) -> None:
-        """Note that a server answered ``initialize``."""
-        self._eras.note(spec, legacy=True)
+    def shaken(self, spec: ServerSpec, result: dict[str, object]) -> None:
+        """See `SpeakerBase.shaken`."""
+        agreed = revision(result.get("protocolVersion"))
+        known = self._eras.known(spec)
+        if agreed is None or agreed.legacy or known.pinned:
+            self._eras.note(spec, legacy=True)
+        elif known.modern is not False:
+            raise NegotiatedModern(result)
 
     async def check_legacy(self, spec: ServerSpec, session: Session, lease: ILease) -> None:
         """See `SpeakerBase.check_era`."""
@@ -115,6 +121,9 @@ class EraSwitch:
             except GateError:
                 failure.raiseException()
             self._eras.note(spec, modern=modern)
+            if not modern and isinstance(failure.value, NegotiatedModern):
+                # It has shaken hands all the same: nothing else could be done with it.
+                return failure.value.result
             if not modern:
                 failure.raiseException()
             result = await self._bridge().open(post, session)
@@ -174,6 +183,8 @@ class EraSwitch:
 
     def _suspects(self, spec: ServerSpec, error: BaseException | None) -> bool:
         """Tell whether it is worth asking whether the server is modern."""
+        if isinstance(error, NegotiatedModern):
+            return True
         known = self._eras.known(spec)
         strong = isinstance(error, InitializeRefused) and refuses_legacy(error.response)
         if known.pinned or (known.modern is False and not strong and not self._eras.is_old(spec)):

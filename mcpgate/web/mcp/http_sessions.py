@@ -308,6 +308,7 @@ class HTTPSpeaker(SpeakerBase):
         link.shakes += 1
         link.greeting = response.result
         self.sessions.changed(session)
+        self.shaken(spec, response.result)
         return response.result
 
     # --- Requests of our own --------------------------------------------------------------------

@@ -134,10 +134,14 @@ class SpeakerBase(ABC):
     ) -> Deferred[dict[str, object]]:
         return Deferred.fromCoroutine(switch.opened(failure, post, session))
 
-    def shaken(self, spec: ServerSpec) -> None:
-        """Note that a server answered ``initialize``."""
+    def shaken(self, spec: ServerSpec, result: dict[str, object]) -> None:
+        """
+        Take note that a server answered ``initialize``.
+
+        :raises NegotiatedModern: with a revision that has no sessions, and it may be modern.
+        """
         if self._switch is not None:
-            self._switch.shaken(spec)
+            self._switch.shaken(spec, result)
 
     def handed_over(
         self,

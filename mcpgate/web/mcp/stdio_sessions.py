@@ -199,7 +199,7 @@ class StdioSpeaker(SpeakerBase):
         own = spec.isolation is Isolation.PER_SESSION
         params["protocolVersion"] = record.revision if own else LATEST_LEGACY.name
         result: dict[str, object] = await upstream.handshake(params, spec.lifetime.start_s)
-        self.shaken(spec)
+        self.shaken(spec, result)
         if link.upstream is not upstream and not session.ended:
             link.upstream = upstream
             upstream.join(link)
