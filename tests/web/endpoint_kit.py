@@ -262,7 +262,9 @@ class FakePool:
 
     def stop(self, key: InstanceKey) -> Deferred[None]:
         """See `IInstancePool.stop`."""
-        instance = self._running.pop(key)
+        instance = self._running.pop(key, None)
+        if instance is None:
+            return succeed(None)
         self.stopped.append(instance.instance_id)
         instance.ended.callback(Exit(reason="stopped"))
         return succeed(None)
