@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mcpgate.model import InstanceKey, Isolation
+from mcpgate.model import InstanceKey, Isolation, Owner
 
 _RECORD = "process"
 _LABEL = 8  # Digits of `mcpgate.model.Owner.label`.
@@ -125,6 +125,21 @@ class Places:
                 found[name] = Record(session=int(session), started=int(started), boot_id=boot_id)
             except (OSError, ValueError):
                 found[name] = None
+        return found
+
+    def of_nobody(self) -> list[str]:
+        """Name the folders of owners that are nobody (`Owner.is_nobody`)."""
+        found = []
+        try:
+            servers = [entry.path for entry in os.scandir(self._data) if entry.is_dir()]
+            for server in servers:
+                found += [
+                    entry.path
+                    for entry in os.scandir(server)
+                    if Owner(Isolation.PER_KEY, entry.name).is_nobody
+                ]
+        except OSError:
+            return found
         return found
 
     def leftovers(self, key: InstanceKey) -> list[str]:

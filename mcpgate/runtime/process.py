@@ -245,7 +245,8 @@ class ProcessRuntime:
         """
         See `IRuntime.adopt`; processes are never adopted: their pipes died with the gate.
 
-        Kills what children of an earlier gate left behind and removes their folders.
+        Kills what children of an earlier gate left behind and removes their folders; and the homes
+        of copies that were nobody's at their start.
         """
         boot_id = self._processes.boot_id()
         for instance_id, record in self._places.records().items():
@@ -260,6 +261,10 @@ class ProcessRuntime:
                 strays = self._processes.belonging(session, instance_id, record.started)
                 self._slay(strays, instance_id)
             await self._trees.remove(self._places.run_dir(instance_id))
+        kept = {self._places.data_dir(child.made_for) for child in self._children.values()}
+        for folder in self._places.of_nobody():
+            if folder not in kept:
+                await self._trees.remove(folder)
         return []
 
     def _slay(self, strays: Iterable[int], instance_id: str) -> None:

@@ -11,7 +11,8 @@ class InstanceView:
     """
     One instance.
 
-    :ivar owner: `mcpgate.model.Owner.label`: 8 hex digits of the key's digest, or ``shared``.
+    :ivar owner: `mcpgate.model.Owner.label`: 8 hex digits of the key's digest, ``shared``
+        or ``warm``.
     :ivar state: value of an `mcpgate.model.InstanceState`.
     :ivar uptime_s: seconds since it was started; None when it does not run.
     :ivar idle_s: seconds since it was last used; None when that is not known.

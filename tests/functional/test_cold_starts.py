@@ -251,6 +251,8 @@ class WarmTests(ColdCase):
         self.gate.start()
         wait_for(lambda: self.states() == [("warm", "running")], "one is ready", 15)
         self.assertEqual(len(children_of(self.gate.pid)), 1)
+        homes = Path(self.gate.directory, "state", "data", "io")
+        self.assertEqual(len([path for path in homes.iterdir() if "warm" in path.name]), 1)
 
     def test_room(self) -> None:
         """Spare copies count, and go when somebody needs the room."""

@@ -37,6 +37,14 @@ class PlacesTests(SynchronousTestCase):
         shared = InstanceKey("toy", Owner(Isolation.SHARED))
         self.assertEqual(Path(self.places.data_dir(shared)).name, "shared")
 
+    def test_homes_of_nobody(self) -> None:
+        """Folders of spare copies are found again, those of owners are not."""
+        self.assertEqual(self.places.of_nobody(), [])
+        nobody = InstanceKey("toy", Owner.nobody(Isolation.PER_KEY, "7f"))
+        for number, key in enumerate((KEY, SESSION, nobody)):
+            self.places.make(f"i{number}", key)
+        self.assertEqual(self.places.of_nobody(), [self.places.data_dir(nobody)])
+
     def test_an_id_is_used_once(self) -> None:
         """Two starts never share a folder."""
         self.places.make("i1", KEY)

@@ -228,6 +228,15 @@ class ProcessRuntimeTests(SynchronousTestCase):
         self.assertEqual(self.processes.asked, [])
         self.assertEqual(self.trees.removed, ["old"])
 
+    def test_adopt_homes_of_nobody(self) -> None:
+        """The home of a spare copy of an earlier gate goes; that of a user stays."""
+        places = Places(self.state_dir)
+        spare = InstanceKey("toy", Owner.nobody(Isolation.PER_KEY, "7f"))
+        places.make("old", spare)
+        places.make("older", InstanceKey("toy", SESSION))
+        self.successResultOf(self.runtime.adopt())
+        self.assertEqual(sorted(self.trees.removed), ["old", "older", "warm-7f"])
+
     def test_adopt_spares_the_living(self) -> None:
         """What runs now is no stray."""
         self.start()
