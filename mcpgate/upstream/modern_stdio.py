@@ -216,7 +216,7 @@ class ModernStdioUpstream:
             self._told(message)
 
     def _listen_answered(self, message: Response) -> None:
-        listen = self._listen(message.id)
+        listen = self._listens.get(message.id)
         result = message.result
         if listen is not None:
             result = {**result, **_renamed(result, listen.client_id)}
@@ -229,7 +229,7 @@ class ModernStdioUpstream:
         if message.method == PROGRESS:
             self._calls.progressed(message)
         elif isinstance(meta, dict) and META_SUBSCRIPTION in meta:
-            listen = self._listen(meta[META_SUBSCRIPTION])
+            listen = self._listens.get(meta[META_SUBSCRIPTION])
             if listen is None:
                 self._meters.events["stray_reply"] += 1
             elif listen.sink is not None:
@@ -244,7 +244,7 @@ class ModernStdioUpstream:
 
     def _torn_down(self, identity: object) -> None:
         """End a listen the child has ended without an answer."""
-        listen = self._listen(identity)
+        listen = self._listens.get(identity)
         if listen is not None:
             self._listens.answered(Response(listen.id, {}))
 
@@ -258,11 +258,6 @@ class ModernStdioUpstream:
             call.sink.deliver(message)
         else:
             self._meters.events["stdio_unattributed"] += 1
-
-    def _listen(self, identity: object) -> StdioCall | None:
-        if type(identity) is not int:
-            return None
-        return next((call for call in self._listens if call.id == identity), None)
 
     # --- The end ------------------------------------------------------------------------------
 

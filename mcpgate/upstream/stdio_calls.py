@@ -192,6 +192,10 @@ class CallTable:
         sink.finish(Response(request.id, result))
         return call
 
+    def get(self, identity: object) -> StdioCall | None:
+        """Give the call the child knows by this id; None when it is of none in work."""
+        return self._calls.get(identity) if type(identity) is int else None
+
     def answered(self, message: Response | ErrorResponse) -> bool:
         """Give an answer of the child to whom it belongs; False when it is of no call here."""
         identity = message.id

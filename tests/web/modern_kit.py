@@ -38,10 +38,15 @@ def message(
 
 
 class ModernWorld(World):
-    """A gate whose server speaks the modern era, over HTTP where nothing else is said."""
+    """
+    A gate whose server speaks the modern era, over HTTP where nothing else is said.
+
+    :ivar lists_tools: a child that is asked for its tools before a call has none with headers.
+    """
 
     def __init__(self, transport: Transport = Transport.HTTP, **options: Any) -> None:
         super().__init__(transport, **{"era": Eras.MODERN, **options})
+        self.lists_tools = transport is Transport.STDIO
 
     def send(
         self,
@@ -62,4 +67,13 @@ class ModernWorld(World):
         }
         if method == "tools/call":
             params.setdefault("name", "search")
-        return self.send(message(method, id, **params), **options)
+        answer = self.send(message(method, id, **params), **options)
+        if self.lists_tools and method == "tools/call" and self.pool.instances:
+            self.list_tools()
+        return answer
+
+    def list_tools(self, *tools: object) -> None:
+        """Have the child tell its tools, if the gate asks before a call."""
+        if self.child.sent and self.child.sent[-1]["method"] == "tools/list":
+            sent = self.child.sent.pop()
+            self.child.say(id=sent["id"], result={"tools": list(tools)})

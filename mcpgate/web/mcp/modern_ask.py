@@ -211,15 +211,15 @@ class Asker:
         return sink.answered
 
     @deferred
-    async def tool(
+    async def tools(
         self,
         spec: ServerSpec,
         caller: Caller,
-        name: object,
         context: Context,
         source: IInbound | None = None,
-    ) -> dict[str, object] | None:
-        """Find a tool in the server's list as it is now; None when it is not there."""
+    ) -> list[dict[str, object]]:
+        """Read the server's list of tools as it is now, to its end."""
+        found: list[dict[str, object]] = []
         cursor: object = None
         for _ in range(MAX_PAGES):
             params: dict[str, object] = {"_meta": context.meta()}
@@ -227,14 +227,13 @@ class Asker:
                 params["cursor"] = cursor
             listing = Request("mcpgate-tools", "tools/list", params)
             answer = await self.answer(spec, caller, listing, source=source)
-            tools = answer.result.get("tools") if isinstance(answer, Response) else None
-            for tool in tools if isinstance(tools, list) else []:
-                if isinstance(tool, dict) and tool.get("name") == name:
-                    return tool
-            cursor = answer.result.get("nextCursor") if isinstance(answer, Response) else None
+            page = answer.result if isinstance(answer, Response) else {}
+            tools, cursor = page.get("tools"), page.get("nextCursor")
+            if isinstance(tools, list):
+                found += [tool for tool in tools if isinstance(tool, dict)]
             if not isinstance(cursor, str):
                 break
-        return None
+        return found
 
 
 @implementer(IMessageSink)
@@ -318,16 +317,16 @@ class _ToolCall:
             return
         self._renewed = True
         context = Context.of(self._request)
-        name = (self._request.params or {}).get("name")
-        looking = self._asker.tool(self._spec, self._caller, name, context, self._source)
+        looking = self._asker.tools(self._spec, self._caller, context, self._source)
         self._take_back = looking.cancel
         looking.addCallback(self._again, response)
         looking.addErrback(self._give_up, response)
 
-    def _again(self, tool: dict[str, object] | None, refusal: Message) -> None:
+    def _again(self, tools: list[dict[str, object]], refusal: Message) -> None:
         if self._over:
             return
-        schema = (tool or {}).get("inputSchema")
+        name = (self._request.params or {}).get("name")
+        schema = next((t.get("inputSchema") for t in tools if t.get("name") == name), None)
         if not annotated(schema) or annotation_fault(schema):
             self.finish(refusal)
             return

@@ -11,10 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from mcpgate.errors import BadBackendAnswer, CallCancelled, GateError, MissingCapability
+from mcpgate.errors import (
+    BadBackendAnswer,
+    CallCancelled,
+    GateError,
+    HeaderMismatch,
+    MissingCapability,
+)
 from mcpgate.gate.results import ResultCache
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IMessageSink
@@ -40,11 +47,12 @@ from mcpgate.web.mcp.http_fetch import (
     responses_in,
 )
 from mcpgate.web.mcp.modern_ask import MAX_HELD_BYTES, Asker, is_not_modern, not_an_answer
-from mcpgate.web.mcp.modern_exchange import ModernExchange
+from mcpgate.web.mcp.modern_exchange import ModernExchange, public_error
 from mcpgate.web.mcp.modern_listen import ListenRelay, Listens
 from mcpgate.web.mcp.modern_post import ModernPost, keeps_status, status_of
 from mcpgate.web.mcp.session_state import with_id
 from mcpgate.web.mcp.snapshots import uses_caller
+from mcpgate.web.mcp.tool_headers import ToolHeaders
 
 # A JSON answer up to this size is held until it is whole and then written at once.
 HOLD_BYTES = 256 * 1024
@@ -71,6 +79,7 @@ class ModernRelay:
         self.results = results
         self.listens = listens
         self.not_modern = not_modern
+        self.tool_headers = ToolHeaders(asker)
 
     def call(self, post: ModernPost) -> None:
         """See `ModernSpeaker.call`."""
@@ -82,7 +91,9 @@ class ModernRelay:
         if kept is not None:
             answer.told(Response(request.id, kept))
             return
-        if spec.transport is not Transport.HTTP:
+        if spec.transport is Transport.STDIO:
+            self._ask_child(post, answer)
+        elif spec.transport is not Transport.HTTP:
             answer.take_back = self.asker.ask(
                 spec, post.caller, request, answer, source=post.inbound
             )
@@ -93,6 +104,29 @@ class ModernRelay:
             exchange.begin()
         # Whoever calls has the server running: streams that lost it can have it again.
         self.listens.wake(spec, post.caller)
+
+    def _ask_child(self, post: ModernPost, answer: RelayedAnswer) -> None:
+        calls = post.request.method == "tools/call"
+        if not calls or self.tool_headers.knows(post.spec, post.caller.principal):
+            self._to_child(post, answer)
+            return
+        learning = self.tool_headers.learn(post.spec, post.caller, post.context, post.inbound)
+        answer.take_back = learning.cancel
+        learning.addCallback(lambda _: self._to_child(post, answer))
+        learning.addErrback(answer.failed)
+
+    def _to_child(self, post: ModernPost, answer: RelayedAnswer) -> None:
+        if answer.over:
+            return
+        if post.request.method == "tools/call":
+            try:
+                self.tool_headers.check(post)
+            except HeaderMismatch as error:
+                answer.fail(error)
+                return
+        answer.take_back = self.asker.ask(
+            post.spec, post.caller, post.request, answer, source=post.inbound
+        )
 
     def listen(self, post: ModernPost) -> None:
         """See `ModernSpeaker.listen`."""
@@ -170,6 +204,11 @@ class RelayedAnswer:
             self.answer.fail(error, request.id)
         self.end()
 
+    def failed(self, failure: Failure) -> None:
+        """Tell that something went wrong on the way; nothing for who has gone."""
+        if not self._over:
+            self.fail(public_error(failure, self._post.request.method))
+
     def judged(
         self, response: Response | ErrorResponse, size: int
     ) -> Response | ErrorResponse | GateError:
@@ -191,6 +230,9 @@ class RelayedAnswer:
         if post.request.method == DISCOVER:
             response = Response(response.id, {**result, "supportedVersions": [MODERN]})
         if post.request.method in CACHEABLE:
+            if post.request.method == "tools/list" and post.spec.transport is Transport.STDIO:
+                told = result.get("tools")
+                self._relay.tool_headers.told(post.spec, post.caller.principal, told)
             self._relay.results.keep(
                 post.spec.name,
                 post.caller.principal,
@@ -220,8 +262,8 @@ class RelayedAnswer:
         # In this era that takes the request back.
         if not self._over:
             self._post.inbound.notes["reason"] = CallCancelled.reason
-            self.take_back()
             self.end()
+            self.take_back()
 
 
 class RelayedExchange(ModernExchange):

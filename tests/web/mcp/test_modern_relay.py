@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
@@ -11,7 +11,8 @@ from typing_extensions import override
 from mcpgate.errors import BackendDied, BackendTimeout, BackendUnavailable
 from mcpgate.model import Eras, Isolation, Transport
 from mcpgate.web.mcp.modern_relay import HOLD_BYTES
-from tests.web.endpoint_kit import BOTH
+from mcpgate.web.mcp.tool_headers import MAX_CALLERS, ToolHeaders
+from tests.web.endpoint_kit import BOTH, caller_of
 from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import EVERYTHING, ModernWorld, message
@@ -447,3 +448,73 @@ class StdioTests(SynchronousTestCase):
         world.eras.note(world.spec, legacy=False)
         self.assertEqual(code_of(world.call()), (200, -31001))
         self.assertEqual(world.leaks(), {})
+
+
+class ToolHeaderTests(SynchronousTestCase):
+    """Arguments in headers, for children who never see one."""
+
+    TOOL: ClassVar[dict[str, Any]] = {
+        "name": "search",
+        "inputSchema": {
+            "type": "object",
+            "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
+        },
+    }
+    US = (b"mcp-param-region", b"us")
+
+    @override
+    def setUp(self) -> None:
+        self.world = ModernWorld(Transport.STDIO)
+        self.world.lists_tools = False
+
+    def ask(self, *more: tuple[bytes, bytes]) -> FakeInbound:
+        """Call the tool."""
+        return self.world.call(arguments={"region": "us"}, more=more)
+
+    def test_checked_here(self) -> None:
+        """The tools are asked for before the first call; then each call is looked at."""
+        answer = self.ask()
+        self.world.list_tools(self.TOOL, 7, {"name": "other", "inputSchema": {}})
+        self.assertEqual(code_of(answer), (400, -32020))
+        self.assertEqual(code_of(self.ask((b"mcp-param-region", b"eu"))), (400, -32020))
+        self.assertEqual(self.world.child.sent, [])
+        good = self.ask(self.US)
+        (sent,) = self.world.child.take()
+        self.assertEqual(sent["method"], "tools/call")
+        self.world.child.say(id=sent["id"], result={"a": 1})
+        self.assertEqual(good.json["result"], {"a": 1})
+        self.assertEqual(self.world.leaks(), {})
+
+    def test_a_list_that_changed(self) -> None:
+        """What the client was told last counts."""
+        listing = self.world.call("tools/list")
+        self.world.list_tools(self.TOOL)
+        self.assertEqual(listing.status, 200)
+        self.assertEqual(code_of(self.ask()), (400, -32020))
+        self.world.call("tools/list")
+        self.world.list_tools({**self.TOOL, "inputSchema": {}})
+        self.ask()
+        self.assertEqual(self.world.child.take()[0]["method"], "tools/call")
+
+    def test_a_server_that_does_not_tell(self) -> None:
+        """Its calls are not held up; a client that goes meanwhile is not called for."""
+        self.ask().go()
+        self.assertEqual(self.world.child.take()[1]["method"], "notifications/cancelled")
+        self.ask()
+        for _ in range(2):
+            (sent,) = self.world.child.take()
+            self.assertEqual(sent["method"], "tools/list")
+            line = b'{"jsonrpc":"2.0","id":%d,"result":{"a":NaN}}' % sent["id"]
+            self.world.child.print(line)
+            self.world.settle()
+        self.assertEqual(self.world.child.take()[0]["method"], "tools/call")
+
+    def test_bounds(self) -> None:
+        """The callers known longest are forgotten."""
+        headers = ToolHeaders(self.world.modern.asker)
+        principal = caller_of("k1").principal
+        headers.told(self.world.spec, principal, "nothing")
+        self.assertTrue(headers.knows(self.world.spec, principal))
+        for number in range(MAX_CALLERS):
+            headers.told(self.world.spec, caller_of(f"k{number}x").principal, [])
+        self.assertFalse(headers.knows(self.world.spec, principal))
