@@ -28,6 +28,7 @@ from mcpgate.mcp.methods import CANCELLED, INITIALIZE, INITIALIZED, SET_LEVEL, S
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio_handshake import InitializeRefused
+from mcpgate.web.mcp.batches import Batch, tell_each
 from mcpgate.web.mcp.http_call import HTTPCall
 from mcpgate.web.mcp.http_fetch import Fetched, fetch, session_is_lost
 from mcpgate.web.mcp.http_link import HTTPLink
@@ -74,10 +75,22 @@ class HTTPSpeaker(SpeakerBase):
     def call(self, post: Post, session: Session) -> None:
         if self.answered_cold(post, session):
             return
+        if post.batch:
+            Batch(
+                post,
+                self.answer(post),
+                tell=lambda single: self.tell(single, session),
+                call=lambda single: self.call(single, session),
+            ).begin()
+            return
         HTTPCall(self, post, session, self.link(session, post.spec, post.caller)).begin()
 
     def tell(self, post: Post, session: Session) -> None:
         """See `Speaker.tell`."""
+        if post.batch:
+            tell_each(post, lambda single: self.tell(single, session))
+            post.inbound.respond(202, [], b"")
+            return
         record = session.record
         told = [message for message in post.others if isinstance(message, Notification)]
         if any(message.method == INITIALIZED for message in told):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from twisted.trial.unittest import SynchronousTestCase
-from typing_extensions import override
 
 from mcpgate.errors import (
     BackendDied,
@@ -664,79 +663,6 @@ class IdTests(HTTPCase):
         self.world.pass_time(1)
         self.assert_error(answer, -31010)
         self.assertEqual(self.world.server.waiting, [])
-
-
-class BatchTests(SynchronousTestCase):
-    """Arrays of messages, at 2025-03-26."""
-
-    @override
-    def setUp(self) -> None:
-        self.world = World(Transport.HTTP)
-        self.session = self.world.open(version="2025-03-26")
-        self.batch = [request("tools/list", 1), request("tools/list", "b"), notification("n/x")]
-
-    def test_a_batch_passes_as_it_is(self) -> None:
-        """The array goes up and the array comes down; every slot is given back."""
-        answer = self.world.post(self.batch, self.session)
-        sent = self.world.server.take()
-        self.assertEqual(len(sent.message), 3)
-        both: list[object] = [{"jsonrpc": "2.0", "id": id, "result": {}} for id in (1, "b")]
-        sent.json(both)
-        self.assertEqual(answer.json, both)
-        self.assertEqual(self.world.leaks(), {})
-
-    def test_only_what_was_not_answered_is_failed(self) -> None:
-        """A death within the stream is told to those who still wait."""
-        answer = self.world.post(self.batch, self.session)
-        sent = self.world.server.take()
-        sent.head()
-        sent.event({"jsonrpc": "2.0", "id": "b", "result": {}})
-        sent.event({"jsonrpc": "2.0", "id": None, "error": {"code": 1, "message": "?"}})
-        sent.event(PROGRESS)
-        sent.fail()
-        self.assertEqual([e.get("id") for e in answer.events], ["b", None, None, 1])
-        self.assertEqual(self.world.leaks(), {})
-
-    def test_a_batch_is_failed_call_by_call(self) -> None:
-        """Every request gets its own error."""
-        answer = self.world.post(self.batch, self.session)
-        sent = self.world.server.take()
-        sent.json({"jsonrpc": "2.0", "id": None, "error": {"code": 1, "message": "no batch"}}, 400)
-        self.assertEqual([m["id"] for m in answer.json], [1, "b"])
-        self.assertEqual(answer.status, 200)
-        self.assertEqual(self.world.leaks(), {})
-
-    def test_ids_in_work_are_minted_in_batches_too(self) -> None:
-        """Only the ids that clash are changed, and every answer has its own again."""
-        self.world.post(request("tools/call", 1), self.session)
-        self.world.server.take()
-        answer = self.world.post(self.batch, self.session)
-        sent = self.world.server.take()
-        first, second, third = sent.message
-        self.assertNotEqual(first["id"], 1)
-        self.assertEqual(second["id"], "b")
-        self.assertNotIn("id", third)
-        sent.json([{"jsonrpc": "2.0", "id": m["id"], "result": {}} for m in (second, first)])
-        self.assertEqual([m["id"] for m in answer.json], ["b", 1])
-
-    def test_cancelling_a_part_leaves_the_rest(self) -> None:
-        """The server decides what becomes of one request of a batch."""
-        answer = self.world.post(self.batch, self.session)
-        sent = self.world.server.take()
-        told = self.world.post(
-            [
-                notification("notifications/cancelled", requestId="b"),
-                notification("notifications/cancelled", requestId="c"),
-                {"jsonrpc": "2.0", "id": 3, "result": {}},
-            ],
-            self.session,
-        )
-        self.assertEqual(told.status, 0)
-        self.assertFalse(answer.finished or sent.aborted)
-        passed = self.world.server.take()
-        self.assertEqual(len(passed.message), 2)
-        passed.empty()
-        self.assertEqual(told.status, 202)
 
 
 class LostSessionTests(SynchronousTestCase):
