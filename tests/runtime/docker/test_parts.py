@@ -115,6 +115,14 @@ class CgroupTests(SynchronousTestCase):
             self.cgroups.usage(found), Usage(memory_bytes=999, cpu_s=1.5, processes=2, oom_kills=1)
         )
 
+    def test_version_2_of_podman(self) -> None:
+        """Podman puts the processes one folder deeper."""
+        path = "machine.slice/libpod-abc.scope/container"
+        (self.root / "7" / "cgroup").write_text(f"0::/{path}\n")
+        self.write(path, memory__current="500\n", pids__current="1\n")
+        found = self.cgroups.find(7, "abc")
+        self.assertEqual(self.cgroups.usage(found), Usage(memory_bytes=500, processes=1))
+
     def test_unknown(self) -> None:
         """What can not be told is None; a process of somebody else is not looked at."""
         self.assertEqual(self.cgroups.find(8, "abc"), {})
