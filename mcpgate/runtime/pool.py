@@ -1,4 +1,9 @@
-"""Instances by (server, owner): who gets one, which start, which must go."""
+"""
+Instances by (server, owner): who gets one, which start, which must go.
+
+Long because leases, spare copies, starts and ends keep one set of records; what decides without
+them is in ``plan``, ``crashes`` and ``starts``, what one instance is in ``record``.
+"""
 
 from __future__ import annotations
 
