@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcpgate.config.model import AnonymousSource, AuthSource, Config, RemoteSource
 from mcpgate.config.units import format_duration, format_rate, format_size
-from mcpgate.model import ServerSpec
+from mcpgate.model import Eras, ServerSpec
 
 
 def as_dict(config: Config) -> dict[str, object]:
@@ -38,6 +38,7 @@ def as_dict(config: Config) -> dict[str, object]:
                 # Arguments and the query of a URL may hold what was put in from elsewhere.
                 "at": spec.url.partition("?")[0] or spec.container.image or spec.command[0],
                 "isolation": spec.isolation.value,
+                "era": spec.era.value,
                 "memory": format_size(spec.restraint.memory_bytes),
                 "cpus": spec.restraint.cpus,
                 "idle_stop": format_duration(spec.lifetime.idle_stop_s),
@@ -82,6 +83,8 @@ def _server_line(spec: ServerSpec) -> str:
         parts.append(f"memory {format_size(memory) if memory else 'without limit'}")
         idle = spec.lifetime.idle_stop_s
         parts.append(f"stops after {format_duration(idle)} idle" if idle else "never stops")
+    if spec.era is not Eras.AUTO:
+        parts.append(f"{spec.era.value} era" if spec.era is not Eras.DUAL else "both eras")
     if spec.rate is not None:
         parts.append(format_rate(spec.rate))
     return ", ".join(parts)

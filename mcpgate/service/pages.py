@@ -19,7 +19,7 @@ from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
 from mcpgate.service.control_work import ControlWork
 from mcpgate.telemetry.metrics import GateCollector, Metrics
-from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
+from mcpgate.telemetry.views import CertificateView, EngineView, EraView, ImageView, InstanceView
 from mcpgate.web.listening.open_files import count_open_files
 from mcpgate.web.pages.admin import AdminView, ProcessView
 from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
@@ -84,6 +84,7 @@ class Pages:
             certificates=self.certificates,
             images=self.images,
             engine=self.engine,
+            eras=self.eras,
             process=own_process,
             metrics=Metrics(collector).render,
         )
@@ -143,6 +144,18 @@ class Pages:
         """Describe every instance known."""
         now = time.time()
         return [view_of(report, now) for report in self._gateway.pool.instances()]
+
+    def eras(self) -> list[EraView]:
+        """Tell of every server which eras it speaks."""
+        views = []
+        for spec in self._gateway.config.servers:
+            known = self._gateway.eras.known(spec)
+            views.append(
+                EraView(
+                    server=spec.name, era=known.words, pinned=known.pinned, seen_at=known.seen_at
+                )
+            )
+        return views
 
     def images(self) -> Sequence[ImageView]:
         """Describe the images of servers in containers."""

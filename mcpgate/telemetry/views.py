@@ -59,6 +59,22 @@ class LogView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EraView:
+    """
+    Which eras of MCP a server speaks, as far as that is known.
+
+    :ivar era: ``legacy``, ``modern``, ``dual`` or ``unknown``.
+    :ivar pinned: the configuration says so.
+    :ivar seen_at: wall clock of when it was seen last, seconds; 0 when it was not.
+    """
+
+    server: str
+    era: str = "unknown"
+    pinned: bool = False
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageView:
     """
     One image of the configuration.

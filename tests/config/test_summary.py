@@ -11,7 +11,8 @@ from tests.config.writing import BASE, read
 
 TEXT = BASE + (
     "env.A = ${TOKEN}\nidle_stop = 0\nmemory = 0\n"
-    "[server:far]\nurl = https://far.example/mcp?key=${TOKEN}\nrate = 5/s\n"
+    "[server:far]\nurl = https://far.example/mcp?key=${TOKEN}\nrate = 5/s\nera = modern\n"
+    "[server:both]\nurl = https://both.example/mcp\nera = dual\n"
     "[auth:r]\ntype = remote\nurl = https://auth.example/?${TOKEN}\nheader.A = {key}\n"
     "servers = far\n[auth:all]\ntype = none\n"
     "[admin]\nlisten = tcp:9:interface=127.0.0.1\nuser = a\npassword = ${TOKEN}\n"
@@ -33,7 +34,8 @@ class SummaryTests(SynchronousTestCase):
             "  r: remote https://auth.example/, for far",
             "  all: none, for all servers",
             "  notes: stdio, runs notes, per-key, memory without limit, never stops",
-            "  far: http, at https://far.example/mcp, shared, 5/s burst 10",
+            "  far: http, at https://far.example/mcp, shared, modern era, 5/s burst 10",
+            "  both: http, at https://both.example/mcp, shared, both eras",
         ):
             self.assertIn(line, text.splitlines())
         self.assertIn("  none", as_text(read(BASE.partition("[server")[0])).splitlines())
@@ -41,7 +43,7 @@ class SummaryTests(SynchronousTestCase):
     def test_dict(self) -> None:
         """Programs get the same as JSON."""
         summary = json.loads(json.dumps(as_dict(read(TEXT))))
-        self.assertEqual([one["name"] for one in summary["servers"]], ["notes", "far"])
+        self.assertEqual([one["name"] for one in summary["servers"]], ["notes", "far", "both"])
         self.assertEqual([one["type"] for one in summary["auth"]], ["static", "remote", "none"])
 
     def test_no_secret(self) -> None:

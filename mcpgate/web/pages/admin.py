@@ -12,7 +12,13 @@ from typing import Final
 
 from mcpgate.gate.sessions import SessionView
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
+from mcpgate.telemetry.views import (
+    CertificateView,
+    EngineView,
+    EraView,
+    ImageView,
+    InstanceView,
+)
 
 #: Sessions listed on a page; all are counted.
 LISTED: Final = 1000
@@ -37,6 +43,7 @@ class AdminView:
         blocked`` ..); empty when it is ready.
     :ivar sessions: most recently used first, at most so many; ``session_counts``: all, by server.
     :ivar images: those of servers in containers; ``engine``: None when there are no such servers.
+    :ivar eras: of every server, which eras of MCP it speaks.
     :ivar metrics: the Prometheus exposition.
     """
 
@@ -51,6 +58,7 @@ class AdminView:
     certificates: Callable[[], Sequence[CertificateView]] = tuple
     images: Callable[[], Sequence[ImageView]] = tuple
     engine: Callable[[], EngineView | None] = lambda: None
+    eras: Callable[[], Sequence[EraView]] = tuple
     process: Callable[[], ProcessView] = ProcessView
     metrics: Callable[[], bytes] = bytes
 
@@ -89,6 +97,7 @@ def statistics(view: AdminView) -> dict[str, object]:
         "engine": None if engine is None else asdict(engine),
         "images": [asdict(image) for image in view.images()],
         "servers": _servers(meters),
+        "eras": [asdict(era) for era in view.eras()],
         "sessions": {
             "total": sum(counts.values()),
             "by_server": dict(sorted(counts.items())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape as escape_html
 from typing import Any, Final
@@ -61,6 +62,11 @@ def duration(value: object) -> str:
     if seconds < 86400:
         return f"{seconds // 3600} h {seconds % 3600 // 60} min"
     return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
+
+
+def _day(at: float) -> str:
+    """Write a moment of the wall clock, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "-"
 
 
 def _table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[object]]) -> str:
@@ -141,6 +147,16 @@ def render_page(told: Mapping[str, Any]) -> bytes:
             for one in told["images"][:_ROWS]
         ],
     )
+    eras = _table(
+        _columns("Server", "Era", "Known from"),
+        [
+            (
+                *(one["server"], one["era"]),
+                "configuration" if one["pinned"] else _day(one["seen_at"]),
+            )
+            for one in told["eras"][:_ROWS]
+        ],
+    )
     engine = told["engine"]
     if engine is not None:
         calls = ", ".join(f"{count} {name}" for name, count in engine["calls"].items())
@@ -174,6 +190,7 @@ def render_page(told: Mapping[str, Any]) -> bytes:
         f"<style>{_STYLE}</style></head><body><h1>mcpgate {shown(told['version'])}</h1>{state}"
         f"<h2>Gate</h2>{summary}"
         f"<h2>Instances: {len(told['instances'])}</h2>{instances}"
+        f"<h2>Eras of servers</h2>{eras}"
         f"<h2>Images</h2>{images}"
         f"<h2>Users: {len(told['users'])}</h2>{users}"
         f"<h2>Sessions: {shown(sessions['total'])}</h2>{listed}"

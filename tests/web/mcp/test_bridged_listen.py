@@ -18,6 +18,7 @@ from mcpgate.errors import (
 from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.mcp import bridged_sessions
 from mcpgate.web.mcp.bridged_listen import ACK_S, OVERLAP_S, BridgedListen, Filter
 from tests.web.bridge_kit import Asked, BridgeWorld
 from tests.web.endpoint_kit import INIT, caller_of, request
@@ -362,6 +363,16 @@ class SessionTests(SynchronousTestCase):
         self.asker.take().acknowledge({"toolsListChanged": True})
         self.assertEqual(answer.json["error"]["code"], -32602)
         self.assertEqual(self.world.session(self.sid).record.subscriptions, ())
+
+    def test_bounded(self) -> None:
+        """The oldest of too many subscriptions is given up."""
+        self.patch(bridged_sessions, "MAX_SUBSCRIPTIONS", 1)
+        for uri in ("a:b", "c:d"):
+            self.world.post(request("resources/subscribe", 3, uri=uri), self.sid)
+            self.asker.waiting[-1].acknowledge()
+        wanted = self.asker.waiting[-1].params["notifications"]
+        self.assertEqual(wanted["resourceSubscriptions"], ["c:d"])
+        self.assertTrue(self.asker.waiting[0].taken_back)
 
     def test_no_subscriptions(self) -> None:
         """A server without subscriptions has no such method; nor is nonsense one."""

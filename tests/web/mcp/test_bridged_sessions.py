@@ -9,9 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import BackendDied, BackendTimeout, BackendUnavailable
 from mcpgate.mcp.headers import PARAM
 from mcpgate.model import Isolation, Transport
+from mcpgate.web.mcp import bridged_sessions
 from mcpgate.web.mcp.bridged_call import ASK_S
 from tests.web.bridge_kit import BridgeWorld
-from tests.web.endpoint_kit import INIT, notification, request
+from tests.web.endpoint_kit import INIT, caller_of, notification, request
 
 FORM = {
     "method": "elicitation/create",
@@ -81,6 +82,34 @@ class OpeningTests(BridgedCase):
         self.world.pass_time(10)
         self.open()
         self.assertEqual(self.asker.discovered, 3)
+
+    def test_bounds(self) -> None:
+        """What is believed of servers is believed of a bounded number of keys."""
+        self.asker.ttl_ms = 10_000
+        self.patch(bridged_sessions, "MAX_DISCOVERED", 1)
+        self.open()
+        self.open(key="k2")
+        self.open()
+        self.assertEqual(self.asker.discovered, 3)
+
+    def test_for_snapshots(self) -> None:
+        """What the server said of itself can be asked of the session, and its server be leased."""
+        session = self.world.session(self.open())
+        greeting = self.world.bridge.greeting(session)
+        self.assertEqual((greeting or {})["serverInfo"], {"name": "new", "version": "9"})
+        caller = caller_of("k1")
+        connecting = self.world.bridge.connect(self.world.spec, caller, session)
+        self.successResultOf(connecting).release()
+        self.world.bridge.unbind(session)
+        self.assertIsNone(self.world.bridge.greeting(session))
+
+    def test_odd_answer(self) -> None:
+        """An answer to discover that tells nothing of eras refutes nothing."""
+        self.asker.plays = False
+        answer = self.world.post(INIT)
+        self.asker.take().error(-32021)
+        self.assertEqual(answer.status, 503)
+        self.assertTrue(self.world.era_book.known(self.world.spec).modern_only)
 
     def test_unreachable(self) -> None:
         """A server that can not be asked is no reason to try another transport (never a 4xx)."""
@@ -395,6 +424,17 @@ class DoubtTests(BridgedCase):
 
 class StdioTests(SynchronousTestCase):
     """A modern server behind pipes."""
+
+    def test_starts_nothing(self) -> None:
+        """A process that serves the right era stays, and none is started to find out."""
+        world = BridgeWorld(Transport.STDIO)
+        session = world.open(told=False)
+        self.assertEqual(world.pool.instances, [])
+        key = world.bridge._owner(world.spec, world.session(session))
+        self.successResultOf(world.pool.lease(world.spec, key, caller_of("k1"))).release()
+        world.pool.newest.upstream = world.pool.newest.http  # no `StdioUpstream`
+        world.post(request("tools/list"), session)
+        self.assertEqual(world.pool.stopped, [])
 
     def test_makes_way(self) -> None:
         """A process that was started for the legacy era is stopped before the first request."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.views import EngineView, ImageView
+from mcpgate.telemetry.views import EngineView, EraView, ImageView
 from mcpgate.web.pages.admin import AdminView, statistics
 from mcpgate.web.pages.stats_page import POLICY, duration, render_page, shown, size
 
@@ -51,6 +51,24 @@ class StatsPageTests(SynchronousTestCase):
         page = render_page(told).decode()
         self.assertIn("The engine does not answer; calls: 3 timeout.", page)
         self.assertIn("<td>pulling</td>", page)
+
+    def test_eras(self) -> None:
+        """Of each server it is shown what it speaks, and since when that is known."""
+        view = AdminView(
+            version="1",
+            started_at=0.0,
+            wall=lambda: 1.0,
+            meters=Meters(),
+            eras=lambda: [
+                EraView(server="new", era="modern", seen_at=86_400.0),
+                EraView(server="set", era="dual", pinned=True),
+                EraView(server="nobody-asked"),
+            ],
+        )
+        page = render_page(statistics(view)).decode()
+        self.assertIn("<td>new</td><td>modern</td><td>1970-01-02 00:00 UTC</td>", page)
+        self.assertIn("<td>set</td><td>dual</td><td>configuration</td>", page)
+        self.assertIn("<td>nobody-asked</td><td>unknown</td><td>-</td>", page)
 
     def test_style_is_the_one_allowed(self) -> None:
         """The policy's hash is that of the page's style."""
