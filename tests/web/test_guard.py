@@ -196,14 +196,14 @@ class OriginTests(SynchronousTestCase):
 
     def test_preflight(self) -> None:
         """A preflight is answered here, before any key is asked for."""
-        asked = self.preflight(b"content-type, mcp-param-region,Mcp-Param-X_y.z", b"mcp-param-b")
+        asked = self.preflight(b"content-type, mcp-param-region,Mcp-Param-X_y.z!", b"mcp-param-b")
         self.assertEqual((asked.status, asked.body, asked.extra_fields), (204, b"", []))
         self.assertEqual(
             asked.fields[b"access-control-allow-methods"], b"GET, POST, DELETE, OPTIONS"
         )
         allowed = asked.fields[b"access-control-allow-headers"]
         self.assertIn(b"X-Outline-API-Key", allowed)
-        self.assertTrue(allowed.endswith(b", mcp-param-region, Mcp-Param-X_y.z, mcp-param-b"))
+        self.assertTrue(allowed.endswith(b", mcp-param-region, Mcp-Param-X_y.z!, mcp-param-b"))
         self.assertEqual(asked.fields[b"access-control-max-age"], b"7200")
         self.assertEqual(asked.fields[b"vary"], b"Origin")
 

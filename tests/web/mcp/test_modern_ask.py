@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from mcpgate.errors import BackendUnavailable, BadBackendAnswer
+from mcpgate.errors import BackendDied, BackendUnavailable, BadBackendAnswer
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
 from mcpgate.mcp.modern import META_CAPABILITIES, META_VERSION, MODERN
 from mcpgate.model import Transport
@@ -186,6 +186,19 @@ class AskTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answers[0]), Response("q", {}))
         self.failureResultOf(answers[1], NotModern)
         self.failureResultOf(answers[2], CancelledError)
+
+    def test_a_call_that_fails(self) -> None:
+        """Its failure is told, before it is sent once more or after."""
+        for answers in (1, 2):
+            self.sink = FakeSink()
+            sent = self.ask("tools/call", name="search", arguments={"region": "us"})
+            if answers == 2:
+                sent.json({"jsonrpc": "2.0", "id": "q", "error": MISMATCH}, 400)
+                self.world.server.take().result(tools=[TOOL])
+                sent = self.world.server.take()
+            sent.fail()
+            self.assertIsInstance(self.sink.error, BackendDied)
+            self.take_back()
 
     def test_over_stdio(self) -> None:
         """The same, through the child's books."""

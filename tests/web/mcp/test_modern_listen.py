@@ -244,6 +244,38 @@ class OverHTTPTests(SynchronousTestCase):
                 world.server.take().result(tools=[], ttlMs=60000, cacheScope="private")
             self.assertEqual(answer.status, 200)
 
+    def test_over_and_over(self) -> None:
+        """What ends twice ends once; a woken stream that has all it needs asks nothing."""
+        world = ModernWorld()
+        answer = listen(world)
+        sent = world.server.take()
+        acknowledge(sent)
+        world.call("tools/list")
+        world.pass_time(1)
+        self.assertEqual(world.server.heard(), ["subscriptions/listen", "tools/list"])
+        sent.event(frame(7, ACKNOWLEDGED, notifications=FILTER))
+        sent.event({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
+        self.assertEqual(len(answer.events), 1)
+        (opened,) = world.modern.listens._open[caller_of("k1").principal]
+        world.modern.listens.close_all()
+        opened.close()
+        opened.wake()
+        self.assertEqual(answer.events[1:], [farewell(7)])
+        world.modern.listens.remove(caller_of("k1").principal, opened)
+
+    def test_other_servers_wake_nobody(self) -> None:
+        """Only a call to the very server does."""
+        world = ModernWorld()
+        listen(world)
+        acknowledge(world.server.take())
+        world.pool.die()
+        for stopped in world.pool.passive:
+            stopped()
+        world.call(path=b"/other/mcp")
+        world.pass_time(3)
+        self.assertEqual([i.key.server for i in world.pool.instances], ["notes", "other"])
+        self.assertEqual(world.server.heard(), ["tools/call"])
+
 
 class OverStdioTests(SynchronousTestCase):
     """On children."""

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from mcpgate.errors import BackendDied, BackendTimeout, BackendUnavailable
+from mcpgate.errors import (
+    BackendDied,
+    BackendTimeout,
+    BackendUnavailable,
+    BadBackendAnswer,
+    Overloaded,
+)
+from mcpgate.mcp.jsonrpc import Request
+from mcpgate.mcp.modern import Context
 from mcpgate.model import Eras, Isolation, Transport
-from mcpgate.web.mcp.modern_relay import HOLD_BYTES
+from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern_relay import HOLD_BYTES, ModernRelay
 from mcpgate.web.mcp.tool_headers import MAX_CALLERS, ToolHeaders
 from tests.web.endpoint_kit import BOTH, caller_of
 from tests.web.fake_exchange import Sent
@@ -283,6 +295,100 @@ class RelayTests(SynchronousTestCase):
             sent.data(b"x" * 2**20)
         self.assertEqual(code_of(answer), (200, -31003))
         self.assertEqual(self.world.leaks(), {})
+
+
+class TroubleTests(SynchronousTestCase):
+    """What else may go wrong on the way."""
+
+    def test_a_server_that_can_not_be_called(self) -> None:
+        """A bug is told as one, under the id; what was taken is given back."""
+        world = ModernWorld()
+        world.call("tools/list").go()
+        world.server.error = ZeroDivisionError()
+        answer = world.call(id="c")
+        self.assertEqual((code_of(answer), answer.json["id"]), ((200, -32603), "c"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        world.server.error = BackendDied()
+        answer = world.call()
+        world.server.error = None
+        world.pass_time(1)
+        world.server.take().result(a=1)
+        self.assertEqual(answer.json, result(a=1))
+        self.assertEqual(world.leaks(), {})
+
+    def test_a_start_that_fails(self) -> None:
+        """The caller hears of it once it is known; a bug there is told as one."""
+        for error, code in ((BackendUnavailable(), -31001), (ZeroDivisionError(), -32603)):
+            world = ModernWorld()
+            world.pool.at_once = False
+            answer = world.call()
+            world.pool.started(error)  # type: ignore[arg-type]  # a bug is no GateError
+            self.assertEqual(code_of(answer), (200, code))
+            self.assertEqual(world.leaks(), {})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_slow_reader_before_the_server_runs(self) -> None:
+        """What it asked for is paused from the start."""
+        world = ModernWorld()
+        world.pool.at_once = False
+        answer = world.call()
+        answer.read_slowly()
+        world.pool.started()
+        world.settle()
+        self.assertTrue(world.server.take().paused)
+
+    def test_a_remote_server(self) -> None:
+        """There is no process whose end could be told."""
+        world = ModernWorld(url="http://127.0.0.1:9/mcp", runtime="remote")
+        answer = world.call()
+        world.server.take().fail()
+        self.assertEqual(code_of(answer), (200, -31003))
+        self.assertNotIn("exitCode", answer.json["error"]["data"])
+
+    def test_other_failures(self) -> None:
+        """They are told as they are, whether or not anything was heard."""
+        world = ModernWorld()
+        answer = world.call("tools/list")
+        world.server.take().fail(Overloaded())
+        self.assertEqual(code_of(answer), (200, -31005))
+        answer = world.call()
+        sent = world.server.take()
+        sent.head()
+        sent.event(PROGRESS)
+        sent.fail(Overloaded())
+        self.assertEqual(answer.events[-1]["error"]["code"], -31005)
+        self.assertRaises(BadBackendAnswer, sent.receiver.response_upgraded, None, None)
+        self.assertEqual(world.leaks(), {})
+
+    def test_a_client_that_is_gone_already(self) -> None:
+        """Nothing is asked for it."""
+        for transport in (Transport.HTTP, Transport.STDIO):
+            world = ModernWorld(transport)
+            asked = message("tools/call", name="search")
+            inbound = Gone(body=json.dumps(asked).encode())
+            request = Request(1, "tools/call", asked["params"])
+            released = Counter[str]()
+            post = ModernPost(
+                inbound=inbound,
+                caller=caller_of("k1"),
+                spec=world.spec,
+                body=b"",
+                request=request,
+                context=Context.of(request),
+                accepts=(True, True),
+                release=partial(released.update, ["once"]),
+            )
+            relay = ModernRelay(world.modern.asker, world.modern.results, world.modern.listens)
+            relay.call(post)
+            self.assertEqual((world.pool.instances, released["once"]), ([], 1))
+
+
+class Gone(FakeInbound):
+    """A request whose client has gone, but nobody has noticed."""
+
+    @override
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        callback()
 
 
 class QuestionTests(SynchronousTestCase):
