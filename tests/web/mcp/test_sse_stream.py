@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcpgate.errors import BackendDied, BackendUnavailable
+from mcpgate.errors import BackendDied, BackendUnavailable, Overloaded
 from mcpgate.model import Isolation, Rate, Transport
 from mcpgate.web.mcp import sse_stream
+from mcpgate.web.mcp.post import Post
 from tests.web.endpoint_kit import INIT, World, notification, request
 from tests.web.sse_client import SSEClient
 
@@ -122,7 +123,8 @@ class StdioTests(SynchronousTestCase):
     def test_a_child_that_does_not_read_is_left_all_the_same(self) -> None:
         """A cancellation that can not be delivered does no harm."""
         self.client.call("x", 1)
-        with patch.object(type(self.child), "send", lambda self, line: False):
+        speaker: Any = self.world.speakers[Transport.STDIO]
+        with patch.object(speaker, "tell", side_effect=Overloaded):
             self.client.leave()
         self.assertEqual(len(self.world.sessions), 0)
 
@@ -213,6 +215,16 @@ class StdioTests(SynchronousTestCase):
         client.call("x", 1)
         client.call("x", 2)
         self.assertEqual((client.heard[-1]["id"], client.heard[-1]["error"]["code"]), (2, -31005))
+
+    def test_too_many_sessions(self) -> None:
+        """A session that can not be made is refused, and may be asked for later."""
+        world = World(streams=9)
+        clients = [SSEClient(world).open() for _ in range(4)]
+        last = SSEClient(world)
+        last.post(INIT)
+        self.assertEqual(last.heard[-1]["error"]["code"], -31005)
+        clients[0].leave()
+        last.open()
 
     def test_clients_of_one_child_stay_apart(self) -> None:
         """The same ids on two streams of a shared server: nothing crosses (R72)."""
@@ -387,7 +399,26 @@ class HTTPTests(SynchronousTestCase):
     def test_a_stream_that_can_not_be_listened_to(self) -> None:
         """A failure to listen is no failure of the call that caused it."""
         world = World(Transport.HTTP)
-        client = SSEClient(world).open()
-        with patch.object(sse_stream.SSEStream, "_speaker", side_effect=BackendUnavailable):
-            client.post(notification("notifications/x"))
-        self.assertEqual(json.loads(client.events[-1].data)["id"], 0)
+        client = SSEClient(world)
+        speaker: Any = world.speakers[Transport.HTTP]
+        with patch.object(speaker, "listen", side_effect=BackendUnavailable):
+            client.open()
+            client.call("x", 1)
+        world.server.take().result(ok=True)
+        self.assertEqual(client.heard[-1]["result"], {"ok": True})
+        client.leave()
+        self.assertEqual(world.leaks(), {})
+
+    def test_a_call_that_can_not_be_begun(self) -> None:
+        """Is refused under its id, and nothing waits for it."""
+        speaker: Any = self.world.speakers[Transport.HTTP]
+
+        def refuse(post: Post, session: object) -> None:
+            post.release()
+            raise BackendUnavailable("not now")
+
+        with patch.object(speaker, "call", refuse):
+            self.client.call("x", 3)
+        self.assertEqual(self.client.heard[-1]["error"]["message"], "not now")
+        self.client.leave()
+        self.assertEqual(self.world.leaks(), {})
