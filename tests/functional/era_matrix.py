@@ -94,7 +94,7 @@ CLIENTS = {
 SERVERS = {
     "stdio-legacy": Server("py1-stdio", "stdio, legacy"),
     "stdio-modern": Server("py2-modern-stdio", "stdio, modern"),
-    "sse": Server("py1-sse", "HTTP+SSE"),
+    "http-sse": Server("py1-sse", "HTTP+SSE"),
     "http-legacy": Server("py1", "Streamable HTTP, legacy"),
     "http-modern": Server("py2-modern", "Streamable HTTP, modern"),
 }
@@ -150,15 +150,8 @@ def gate_with_all() -> Iterator[GateProcess]:
         for name, server in SERVERS.items():
             yardstick = YARDSTICKS[server.yardstick]
             port = None if yardstick.how == "stdio" else stack.enter_context(running(yardstick))
-            if yardstick.how != "sse" or _knows_sse():
-                entries.append(yardstick.entry(name, port))
+            entries.append(yardstick.entry(name, port))
         yield GateProcess(bench, OPEN_GATE + "\n".join(entries)).start()
-
-
-def _knows_sse() -> bool:
-    from mcpgate.model import Transport
-
-    return "sse" in {transport.value for transport in Transport}
 
 
 def through(gate: GateProcess, client: Client, server: str) -> dict[str, str]:

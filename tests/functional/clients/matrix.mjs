@@ -9,7 +9,7 @@ const [version, modules, text] = process.argv.slice(2);
 const task = JSON.parse(text);
 const find = createRequire(`${modules}/any.js`);
 const load = (name) => import(pathToFileURL(find.resolve(name)).href);
-const FEATURE_MS = 5000;
+const FEATURE_MS = 8000;
 const WATCHED = "test://watched-resource";
 const KINDS = ["tools", "prompts", "resources"];
 const modern = version === "2";

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 TASK: dict[str, Any] = json.loads(sys.argv[1])
-FEATURE_S = 5.0
+FEATURE_S = 8.0
 WATCHED = "test://watched-resource"
 KINDS = ("tools", "prompts", "resources")
 

@@ -191,10 +191,28 @@ class Yardstick:
     # --- Questions ------------------------------------------------------------------------------
 
     def rounds(
-        self, entry: Mapping[str, Any], arguments: Mapping[str, Any]
+        self,
+        entry: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        declared: Mapping[str, Any],
     ) -> Sequence[dict[str, Any]]:
-        """Give the rounds of questions, filled with the arguments of the call."""
-        return [filled(asked, arguments) for asked in entry.get("asks", ())]
+        """
+        Give the rounds of questions, filled with the arguments of the call.
+
+        Entries that say so ask only for what the client has ``declared``; the others ask in any
+        case.
+        """
+        rounds = [filled(asked, arguments) for asked in entry.get("asks", ())]
+        if not entry.get("declared"):
+            return rounds
+        return [
+            {
+                key: question
+                for key, question in asked.items()
+                if CAPABILITIES[question["method"]] in declared
+            }
+            for asked in rounds
+        ]
 
     def required(
         self,
@@ -213,25 +231,16 @@ class Yardstick:
         :raises StateError: the state is not ours.
         :raises CapabilityError: the client can not be asked.
         """
-        rounds = self.rounds(entry, arguments)
+        rounds = self.rounds(entry, arguments, declared)
         at = 0 if state is None else read_state(entry["name"], state)
         if at < len(rounds) and answered(rounds[at], answers):
             at += 1
         if at >= len(rounds):
             return None
-        asked = rounds[at]
-        missing = [
-            CAPABILITIES[question["method"]]
-            for question in asked.values()
-            if CAPABILITIES[question["method"]] not in declared
-        ]
-        if missing and not entry.get("declared"):
-            raise CapabilityError(*missing)
-        requests = {
-            key: question
-            for key, question in asked.items()
-            if CAPABILITIES[question["method"]] in declared
-        }
+        requests = rounds[at]
+        needed = {CAPABILITIES[question["method"]] for question in requests.values()}
+        if needed - set(declared):
+            raise CapabilityError(*sorted(needed - set(declared)))
         result = {"resultType": "input_required", "inputRequests": requests}
         if entry.get("state"):
             result["requestState"] = make_state(entry["name"], at)

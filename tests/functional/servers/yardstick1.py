@@ -93,7 +93,9 @@ async def put(entry: Any, arguments: Any) -> dict[str, Any]:
         )
         answers[key] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
 
-    for questions in yardstick.rounds(entry, arguments):
+    client = context.session.client_params
+    declared = client.capabilities.model_dump(exclude_none=True) if client else {}
+    for questions in yardstick.rounds(entry, arguments, declared):
         async with anyio.create_task_group() as group:
             for key, question in questions.items():
                 group.start_soon(ask, key, question)

@@ -101,11 +101,17 @@ async def asked(ctx: Any, entry: Any, arguments: Any) -> dict[str, Any]:
         )
         answers[key] = plain(answer)
 
-    for questions in yardstick.rounds(entry, arguments):
+    for questions in yardstick.rounds(entry, arguments, declared_by(ctx)):
         async with anyio.create_task_group() as group:
             for key, question in questions.items():
                 group.start_soon(ask, key, question)
     return answers
+
+
+def declared_by(ctx: Any) -> Any:
+    """Give the capabilities of the client."""
+    declared = ctx.session.client_capabilities
+    return plain(declared) if declared else {}
 
 
 def plain(model: Any) -> Any:
@@ -119,10 +125,13 @@ async def put(ctx: Any, params: Any, entry: Any) -> Any:
     if not is_modern(ctx):
         return await asked(ctx, entry, arguments)
     answers = {key: plain(value) for key, value in (params.input_responses or {}).items()}
-    declared = plain(ctx.session.client_capabilities) if ctx.session.client_capabilities else {}
     try:
         required = yardstick.required(
-            entry, arguments, answers=answers, state=params.request_state, declared=declared
+            entry,
+            arguments,
+            answers=answers,
+            state=params.request_state,
+            declared=declared_by(ctx),
         )
     except StateError:
         raise MCPError(types.INVALID_PARAMS, "Invalid requestState") from None
