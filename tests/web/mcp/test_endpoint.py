@@ -396,8 +396,10 @@ class ReleaseTests(SynchronousTestCase):
             elif isinstance(sent.message, list):
                 messages = [m for m in sent.message if "id" in m]
                 sent.json([{"jsonrpc": "2.0", "id": m["id"], "result": {}} for m in messages])
-            else:
+            elif "id" in sent.message:
                 sent.result()
+            else:
+                sent.empty()
 
     def stream(self, world: World, action: str) -> None:
         """Have an HTTP server begin an answer and not come to its end."""
