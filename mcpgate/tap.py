@@ -67,14 +67,18 @@ def makeService(options: Options) -> Gateway:
 
 def take_signals(reactor: Any, gateway: Gateway) -> None:
     """
-    Have SIGHUP read keys and certificates again.
+    Have SIGHUP read configuration, keys and certificates again.
 
     SIGTERM and SIGINT are the reactor's, but only the first of them: a second one, of somebody
     who has no patience while calls end, would be an error to it.
     """
 
+    def again() -> None:
+        # What was refused stands in the log.
+        gateway.reload().addErrback(lambda failure: None)
+
     def reload(_number: int, _frame: object) -> None:
-        reactor.callFromThread(gateway.reload)
+        reactor.callFromThread(again)
 
     signal.signal(signal.SIGHUP, reload)
     ending: list[int] = []

@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "cleanup",
     "client",
     "completion",
+    "config",
     "demo",
     "doctor",
     "export",

@@ -49,6 +49,7 @@ class GateSection:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     aggregate: bool = True
+    include: tuple[Path, ...] = ()
     http2: bool = False
     max_connections: int = 0
     max_connections_per_address: int = 64

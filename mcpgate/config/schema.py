@@ -102,6 +102,7 @@ GATE: Final = SectionSchema(
         Key(
             name="include",
             kind=kinds.PATHS,
+            into="include",
             effect=(
                 "Files of MCP servers in the form of other programs, such as ``mcpServers``; "
                 "their servers are served as if they stood here. Keys of the gate may stand in "

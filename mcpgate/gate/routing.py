@@ -38,6 +38,10 @@ class Routes:
     """
 
     def __init__(self, specs: Iterable[ServerSpec]) -> None:
+        self.replace(specs)
+
+    def replace(self, specs: Iterable[ServerSpec]) -> None:
+        """Route to these from now on."""
         self._specs = {spec.name.encode("ascii"): spec for spec in specs}
         self._together = self._specs.get(b"mcp")
 

@@ -8,11 +8,12 @@ them is in ``plan``, ``crashes`` and ``starts``, what one instance is in ``recor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -25,7 +26,16 @@ from mcpgate.errors import (
     RateLimited,
 )
 from mcpgate.interfaces import IInstance, IInstancePool, ILease, IRuntime, IUpstream
-from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Owner, ServerSpec, Usage
+from mcpgate.model import (
+    Caller,
+    Exit,
+    InstanceKey,
+    InstanceState,
+    Isolation,
+    Owner,
+    ServerSpec,
+    Usage,
+)
 from mcpgate.runtime import plan
 from mcpgate.runtime.attempt import REMOTE, Probe, Starter
 from mcpgate.runtime.plan import Cap, Limits, Newcomer
@@ -36,6 +46,9 @@ from mcpgate.telemetry.views import LogView
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
+
+ASIDE_S: Final = 1.0
+"""A copy of an older entry is stopped by the first sweep after it was unused for so long."""
 
 PATIENCE_S: Final = 5.0
 """A caller waits for a backoff no longer than this; for a longer one it is told when to return."""
@@ -218,7 +231,10 @@ class InstancePool:
         record.forgotten = False
         record.caller = caller
         old, record.spec = record.spec, spec
-        if not plan.runs_alike(old, spec):
+        if not plan.runs_alike(old, spec) and record.core.running is not None and record.active:
+            self._set_aside(record, old)
+            record = self._get(spec, owner, caller)
+        elif not plan.runs_alike(old, spec):
             record.crashes.forgive()
             record.life.stop(
                 BackendUnavailable(
@@ -234,6 +250,78 @@ class InstancePool:
                     self._records.pop((spec.name, owner.digest))
                 raise
         return record
+
+    def _set_aside(self, record: Record, spec: ServerSpec) -> None:
+        """
+        Let the calls in work end at a copy of an older entry; another one takes its place.
+
+        The sweep stops it once nobody uses it.
+        """
+        running = record.core.running
+        assert running is not None
+        owner = record.key.owner
+        del self._records[record.key.server, owner.digest]
+        aside = Owner(owner.isolation, f"{owner.digest}~{running.instance.instance_id}")
+        record.key = InstanceKey(record.key.server, aside)
+        record.spec = replace(spec, lifetime=replace(spec.lifetime, idle_stop_s=ASIDE_S))
+        record.wanted, record.forgotten = False, True
+        self._starter.assign(record.copy.spec, running.instance, record.key)
+        self._records[record.key.server, aside.digest] = record
+
+    @deferred
+    async def retire(self, names: Iterable[str], wait_s: float) -> None:
+        """
+        Stop every copy of servers that are no longer served.
+
+        :param wait_s: for calls in work.
+        """
+        gone = frozenset(names)
+        self._warm = tuple(spec for spec in self._warm if spec.name not in gone)
+        error = BackendUnavailable("The server was taken out of the configuration.")
+        until = self._clock.seconds() + wait_s
+        while True:
+            left = [one for one in self._records.values() if one.key.server in gone]
+            late = self._clock.seconds() >= until
+            for record in left:
+                record.forgotten, record.wanted = True, False
+                if not record.active or late:
+                    self._stop(record.key, error)
+                    if record.core.state in OVER:
+                        record.life.remove()
+                        self._see_off(record)
+            if late or not any(one.active for one in left):
+                return
+            await deferLater(self._clock, 1.0, lambda: None)
+
+    @deferred
+    async def try_out(
+        self, spec: ServerSpec, look: Callable[[IUpstream], Deferred[object]]
+    ) -> None:
+        """
+        See that a server starts and becomes ready; what was started is stopped again.
+
+        For servers that need nothing of a caller.  Fails with why it does not.
+
+        :param look: asks the running server something more.
+        """
+        # As of a session, so that its data goes with it.
+        owner = Owner.nobody(Isolation.PER_SESSION, self._make_id())
+        record = self._get(spec, owner, None)
+        waiting = record.wait()
+        try:
+            self._start(record, modest=True)
+            lease = await waiting
+            try:
+                await look(lease.upstream)
+            finally:
+                lease.release()
+        finally:
+            record.wanted, record.forgotten = False, True
+            waiting.addErrback(lambda _: None)
+            self._stop(record.key, BackendUnavailable("It was a trial."))
+            if record.core.state in OVER:
+                record.life.remove()
+                self._see_off(record)
 
     def _refuse_if_crashing(self, record: Record) -> None:
         now = self._clock.seconds()

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable
+from mcpgate.gate.catalog import Catalog
 from mcpgate.interfaces import IInstance, IRuntime, IStdioChannel, IUpstream
 from mcpgate.model import Exit, Isolation, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
@@ -62,23 +63,23 @@ class Back:
     pool: InstancePool
     processes: ProcessRuntime
     containers: DockerRuntime | None
-    config: Config
+    catalog: Catalog
 
     @deferred
     async def start(self) -> None:
         """See what an earlier life left behind."""
         await self.processes.adopt()
         await self._adopt_containers()
-        self.pool.keep_warm(self.config.servers)
+        self.pool.keep_warm(self.catalog.servers)
 
     async def _adopt_containers(self) -> None:
         if self.containers is not None:
             for instance in await self.containers.adopt():
-                spec = self.config.server(instance.key.server)
+                spec = self.catalog.find(instance.key.server)
                 if spec is not None:
                     self.pool.adopt(spec, instance)
             await self.containers.images.look()
-            self.containers.images.pull_at_start(self.config.servers)
+            self.containers.images.pull_at_start(self.catalog.servers)
 
     def build_of(self, spec: ServerSpec) -> str:
         """Give the id of a server's image, as far as it is known; empty when it is not."""
@@ -112,15 +113,19 @@ def make_back(
     meters: Meters,
     wall: Callable[[], float],
     secret: bytes,
+    catalog: Catalog | None = None,
     is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Back:
     """
     Put runtimes, pool and upstreams together.
 
+    :param catalog: the servers as they are from now on; None: those of ``config``, for good.
     :param secret: of the state directory.
     :param is_modern: tells whether the process of a stdio server is spoken to in the modern era.
     """
     gate = config.gate
+    if catalog is None:
+        catalog = Catalog(config.servers)
     processes = ProcessRuntime(
         reactor,
         state_dir=str(gate.state_dir),
@@ -131,7 +136,7 @@ def make_back(
     containers = None
     if any(spec.runtime == "docker" for spec in config.servers):
         containers = runtimes["docker"] = make_containers(
-            reactor, config, meters=meters, wall=wall, secret=secret
+            reactor, config, meters=meters, wall=wall, secret=secret, find=catalog.find
         )
     keep = config.docker.on_stop == "keep"
     pool = InstancePool(
@@ -148,7 +153,7 @@ def make_back(
         start_queue=gate.start_queue,
         outlives=lambda spec: keep and spec.runtime == "docker" and spec.transport.listens,
     )
-    return Back(pool=pool, processes=processes, containers=containers, config=config)
+    return Back(pool=pool, processes=processes, containers=containers, catalog=catalog)
 
 
 def make_containers(
@@ -158,6 +163,7 @@ def make_containers(
     meters: Meters,
     wall: Callable[[], float],
     secret: bytes,
+    find: Callable[[str], ServerSpec | None],
 ) -> DockerRuntime:
     """
     Make the runtime of ``[docker]``.
@@ -185,7 +191,7 @@ def make_containers(
         ),
         state_dir=str(state_dir),
         hash_key=hmac.digest(secret, CONTAINER_ENTRIES, "sha256"),
-        find=config.server,
+        find=find,
         specs=config.servers,
         meters=meters,
         wall=wall,

@@ -52,7 +52,7 @@ class ControlWork:
         self._wall = wall
 
     def _spec(self, server: str) -> ServerSpec | None:
-        return self._gateway.config.server(server)
+        return self._gateway.catalog.find(server)
 
     def _reports(self, chosen: Chosen) -> list[Report]:
         return [

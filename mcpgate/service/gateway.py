@@ -24,6 +24,7 @@ from typing_extensions import override
 from mcpgate.config.model import Config
 from mcpgate.gate.access.digest import KeyDigest, SecretFileError, load_secret
 from mcpgate.gate.access.keyfile import KeyFileError
+from mcpgate.gate.catalog import Catalog
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
@@ -37,6 +38,7 @@ from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.modern import make_asker, make_modern
 from mcpgate.service.on_legacy import make_on_legacy
 from mcpgate.service.pages import Pages
+from mcpgate.service.reload import Reload
 from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
 from mcpgate.service.state_dir import StateDir, StateDirError
@@ -66,6 +68,8 @@ log = Logger()
 
 # Changed files, and revoked keys that only streams depend on, are noticed this often (R58, R64).
 REFRESH_S = 2.0
+# A file that was written is taken over within this many seconds.
+WATCH_S = 2.0
 # Containers are held against what the engine says this often (R48, R55).
 RECONCILE_S = 60.0
 # More than this for what comes after draining: instances stop by the ladder of their grace.
@@ -151,9 +155,11 @@ class Gateway(StagedService):
             key=hmac.digest(secret, b"entries of servers", "sha256"),
         )
         self.eras = self._kept_eras.book
+        self.catalog = Catalog(config.servers, config.groups)
         self.back: Back = make_back(
             reactor,
             config,
+            catalog=self.catalog,
             wheel=wheel,
             meters=meters,
             wall=time.time,
@@ -184,6 +190,7 @@ class Gateway(StagedService):
         )
         self.pages = Pages(self, make_id)
         self.dispatcher = self._make_dispatcher()
+        self.reloading = Reload(self)
         self._add_stages(open_files)
 
     def _counted(self, record: Callable[[AccessEntry], None]) -> Callable[[AccessEntry], None]:
@@ -241,7 +248,7 @@ class Gateway(StagedService):
             meters=self.meters,
             book=self.eras,
             streams_per_key=config.gate.streams_per_key,
-            servers=config.server,
+            servers=self.catalog.find,
             bridge=self.on_legacy.bridge,
         )
         relay = Relay(
@@ -262,10 +269,12 @@ class Gateway(StagedService):
             streams_per_key=config.gate.streams_per_key,
             make_id=lambda: secrets.token_urlsafe(16),
         )
+        routes = Routes((*config.servers, *config.groups))
+        self.catalog.watch(lambda: routes.replace((*self.catalog.servers, *self.catalog.groups)))
         return Dispatcher(
             guard=self.guard,
             show_page=self.pages.show_public,
-            routes=Routes((*config.servers, *config.groups)),
+            routes=routes,
             gate=gate,
             endpoint=MCPEndpoint(
                 gate=gate,
@@ -304,6 +313,7 @@ class Gateway(StagedService):
             StallProbe(reactor, self.meters),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
             Ticker(reactor, REFRESH_S, refresh, name="refresh"),
+            Ticker(reactor, WATCH_S, self.reloading.look, name="configuration"),
             Ticker(reactor, RECONCILE_S, self.back.look_after, name="containers"),
             self.pages.control,
             Stage("drain", stop=self._drain),
@@ -413,15 +423,20 @@ class Gateway(StagedService):
         """Wall clock of the start, seconds."""
         return self._started_at
 
-    def reload(self) -> None:
-        """Read keys and certificates again, open log files anew: SIGHUP."""
-        log.info("Reading keys and certificates again")
+    def reload(self) -> Deferred[list[str]]:
+        """
+        Read everything again that can change, and open log files anew: SIGHUP.
+
+        Gives what changed, in words; fails with why the configuration was not taken over.
+        """
+        log.info("Reading configuration, keys and certificates again")
         self.access.reload()
         if self.front.store is not None:
             self.front.store.reload()
             self.front.tell_guard()
         if self._logs is not None:
             self._logs.service.reopen()
+        return self.reloading.apply()
 
     def _revoked(self, principal: Principal) -> None:
         self.sse.close(principal)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from mcpgate._version import __version__
 from mcpgate.config.model import AdminSection
@@ -64,7 +64,7 @@ class Pages:
         collector = GateCollector(
             gateway.meters,
             version=__version__,
-            servers=lambda: [spec.name for spec in config.servers],
+            servers=lambda: [spec.name for spec in gateway.catalog.servers],
             instances=self.instances,
             sessions=gateway.sessions.count_by_server,
             certificates=self.certificates,
@@ -179,8 +179,7 @@ class Pages:
 
     def reload(self) -> Deferred[list[str]]:
         """See `ControlView.reload`."""
-        self._gateway.reload()
-        return succeed(["keys and certificates were read again"])
+        return self._gateway.reload()
 
 
 def view_of(report: Report, now: float) -> InstanceView:

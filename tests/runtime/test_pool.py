@@ -245,6 +245,7 @@ class LeaseTests(PoolTestCase):
     def test_changed_entry(self) -> None:
         """After a reload the copy of the old entry is replaced before the next call."""
         old = self.leased()
+        old.release()
         new = replace(SPEC, env=(("A", "1"),))
         self.assertIsNone(self.pool.ready(new, owner("a")))
         asked = self.ask(spec=new)
@@ -253,6 +254,72 @@ class LeaseTests(PoolTestCase):
         self.assertIsNot(self.successResultOf(asked).instance, old.instance)
         self.assertIsInstance(self.upstreams[0].closed[0], BackendUnavailable)
         self.assertEqual(len(self.runtime.alive), 1)
+
+    def test_changed_entry_in_use(self) -> None:
+        """Calls in work end at the copy they have; the next ones get a new one beside it."""
+        old = self.leased()
+        new = replace(SPEC, env=(("A", "1"),))
+        asked = self.ask(spec=new)
+        self.clock.advance(0)
+        lease = self.successResultOf(asked)
+        self.assertIsNot(lease.instance, old.instance)
+        self.assertEqual((len(self.runtime.alive), self.upstreams[0].closed), (2, []))
+        self.assertEqual(len(self.pool.instances()), 2)
+        self.pool.sweep()
+        self.assertEqual(len(self.runtime.alive), 2)
+        old.release()
+        self.clock.advance(2.0)
+        self.pool.sweep()
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.assertEqual(len(self.runtime.alive), 1)
+        self.assertIsNot(self.pool.ready(new, owner("a")), None)
+
+    def test_retired(self) -> None:
+        """Copies of servers that are gone stop when nobody uses them, or after a while."""
+        used, idle = self.leased("a"), self.leased("b")
+        idle.release()
+        done = self.pool.retire(["toy"], 10.0)
+        self.clock.advance(0)
+        self.assertEqual(len(self.runtime.alive), 1)
+        self.assertNoResult(done)
+        used.release()
+        self.clock.advance(1.0)
+        self.clock.advance(0)
+        self.successResultOf(done)
+        self.assertEqual(self.runtime.alive, [])
+        self.leased("c")
+        done = self.pool.retire(["toy"], 2.0)
+        for _ in range(4):
+            self.clock.advance(1.0)
+        self.successResultOf(done)
+        self.assertEqual(self.runtime.alive, [])
+
+    def test_tried_out(self) -> None:
+        """A trial starts a copy, looks at it, and leaves nothing."""
+        looked: list[IUpstream] = []
+
+        def look(upstream: IUpstream) -> Deferred[object]:
+            looked.append(upstream)
+            return succeed(None)
+
+        done = self.pool.try_out(SPEC, look)
+        for _ in range(4):
+            self.clock.advance(1.0)
+        self.successResultOf(done)
+        self.assertEqual((len(looked), self.runtime.alive), (1, []))
+        self.assertEqual(self.pool.instances(), [])
+
+    def test_tried_out_in_vain(self) -> None:
+        """A trial that fails says why and leaves nothing."""
+        self.runtime.behaviours["toy"] = Behaviour(refusal=BackendUnavailable("no such program"))
+        done = self.pool.try_out(SPEC, lambda _: succeed(None))
+        for _ in range(4):
+            self.clock.advance(1.0)
+        self.assertEqual(
+            self.failureResultOf(done, BackendUnavailable).value.detail, "no such program"
+        )
+        self.assertEqual(self.pool.instances(), [])
 
     def test_equal_entry(self) -> None:
         """A reload that changes nothing restarts nothing."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable, BadRequest, NotFound, Unauthenticated
+from mcpgate.gate.catalog import Catalog
 from mcpgate.model import Caller, Container, Isolation, Secret
 from mcpgate.runtime.docker.cleanup import Wish
 from mcpgate.runtime.docker.container import (
@@ -98,6 +99,7 @@ class ControlWorkTests(PoolTestCase):
         self.vouched: dict[str, Caller] = {"key-of-a": caller("a")}
         self.gateway = SimpleNamespace(
             config=Config(servers=(SPEC, BOX, SHARED, SESSION, REMOTE)),
+            catalog=Catalog((SPEC, BOX, SHARED, SESSION, REMOTE)),
             pool=self.pool,
             clock=self.clock,
             back=SimpleNamespace(containers=self.containers, processes=self.processes),
