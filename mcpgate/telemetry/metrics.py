@@ -33,6 +33,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 KNOWN_EVENTS: Final = (
     *("auth_budget_spent", "auth_locked_out", "auth_ok", "auth_refused", "auth_unavailable"),
     *("certificate_reload_failed", "certificate_reloaded", "config_reload_failed"),
+    "config_reloaded",
     *("connections_refused", "container_adopted", "container_oom", "container_started"),
     *("engine_timeout", "fd_low", "http_reject", "instance_adopted", "instance_crashed"),
     *(
