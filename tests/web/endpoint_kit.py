@@ -331,7 +331,7 @@ class FakeHTTPServer:
             elif sent.method == "DELETE":
                 self.waiting.remove(sent)
                 sent.empty(200)
-            elif isinstance(message, dict) and message["method"] == "initialize":
+            elif isinstance(message, dict) and message.get("method") == "initialize":
                 self.waiting.remove(sent)
                 result = {
                     "protocolVersion": self.version,
