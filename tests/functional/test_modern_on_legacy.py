@@ -48,8 +48,9 @@ class CrossingTests(TestCase):
         """Start a gate with servers everybody shares, and servers of one key each."""
         python = real.python("mcp1")
         real.require("mcp2")
-        self.gate = GateProcess(self, GATE + NO_LIMITS + SERVERS.format(python=python)).start()
+        self.gate = GateProcess(self, GATE + NO_LIMITS + SERVERS.format(python=python))
         self.keys = self.gate.add_keys(2)
+        self.gate.start()
 
     def crowd(self, *servers: str, ask: bool, calls: int = 30) -> dict[str, int]:
         """Let three clients of each key loose on each server; tell what they did."""
