@@ -411,7 +411,8 @@ class StdioUpstream:
     def _tell_whom_it_concerns(self, message: Notification) -> None:
         call = self._calls.only(self._strangers)
         if call is not None:
-            if call.sink is not None:
+            # A session may serve several clients: they are no strangers, and yet not one.
+            if call.sink is not None and not self._calls.echoes():
                 call.sink.deliver(message)
             else:
                 call.peer.unsolicited(message)

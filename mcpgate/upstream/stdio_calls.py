@@ -25,6 +25,8 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 
 _GHOST_S = 600.0
+# What was given up so lately may still have something to say.
+_ECHO_S = 10.0
 _MAX_GHOSTS = 1024
 
 
@@ -261,6 +263,11 @@ class CallTable:
         found = {peer for peer, _ in self._ghosts.values()}
         found.update(call.peer for call in self._calls.values() if not call.aside)
         return found
+
+    def echoes(self) -> bool:
+        """Tell whether a line without an id may be of a call that was given up a moment ago."""
+        now = self._clock.seconds()
+        return any(until - _GHOST_S + _ECHO_S > now for _, until in self._ghosts.values())
 
     def find(self, peer: ISessionPeer, client_id: object) -> StdioCall | None:
         """

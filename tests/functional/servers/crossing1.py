@@ -20,21 +20,21 @@ class Word(BaseModel):
     word: str
 
 
-@server.tool()
-async def tell(word: str, ctx: Context) -> str:
+async def tell(word: str, times: int, ctx: Context) -> str:
     """Say a word as progress, as a log line and as the result."""
-    for done in range(3):
-        await ctx.report_progress(done, 3, word)
+    for done in range(times):
+        await ctx.report_progress(done, times, word)
         await ctx.info(word)
         await asyncio.sleep(0.01)
     return word
 
 
-@server.tool()
 async def ask(word: str, ctx: Context) -> str:
     """Ask for the word back."""
     answer = await ctx.elicit(word, Word)
-    return answer.data.word if answer.action == "accept" else answer.action
+    return str(answer.data.word) if answer.action == "accept" else "declined"
 
 
+server.add_tool(tell)
+server.add_tool(ask)
 server.run(transport="streamable-http" if PORT else "stdio")
