@@ -111,9 +111,10 @@ class GateSessions:
             LATEST_LEGACY.name,
             # Whatever the server asks is to be heard of here: it is answered, or refused in words.
             ALL_POWERS.declared(),
+            # Nobody comes back to what was said in it, and nobody who lost a session of his own
+            # is to be given this one.
+            kept=False,
         )
-        # Nobody who lost a session of his own is to be given this one.
-        session.record.id_returned = True
         result = await self._initialize(session, caller, spec, source, params)
         gate_session = GateSession(
             desk, session, caller, spec, source, result, self._levels_of(spec, caller, session)
