@@ -334,3 +334,21 @@ class CallCancelled(GateError):
 
     status, code, reason = 499, -31010, "cancelled"
     text = "The call was cancelled."
+
+
+class ToolFailed(GateError):
+    """
+    A tool called through the OpenAPI face said that it failed; the text is its own.
+
+    Over MCP this is a result (``isError``) or an error of the server's.
+    """
+
+    status, code, reason = 422, -32603, "tool_failed"
+    text = "The tool failed."
+
+
+class ToolAsks(GateError):
+    """A tool called through the OpenAPI face wants to ask its user or model something."""
+
+    status, code, reason = 422, -32021, "tool_asks"
+    text = "This tool asks questions while it works: call it with an MCP client."

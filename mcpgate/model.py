@@ -286,6 +286,7 @@ class ServerSpec:
     :ivar snapshot: who may be shown what the server said of itself, while it does not run:
         ``auto``, ``per-key``, ``shared`` or ``off``.
     :ivar sse: the gate serves HTTP+SSE at ``/NAME/sse`` and ``/NAME/messages`` itself.
+    :ivar openapi_face: its tools are served as REST too, with an OpenAPI document.
     :ivar group: for the runtime ``group``: whom it stands for.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
@@ -318,6 +319,7 @@ class ServerSpec:
     prestart: bool = False
     max_body_bytes: int = 4 * MIB
     sse: bool = True
+    openapi_face: bool = True
     relay: bool = True
     relay_body_bytes: int = 0
     group: Group | None = None

@@ -19,13 +19,16 @@ def groups(
 ) -> tuple[ServerSpec, ...]:
     """Make the groups, each as a server that runs nothing."""
     names = tuple(spec.name for spec in servers)
-    made = [_spec(values.name, _group(values, names), gate) for values in sections]
+    made = [
+        _spec(values.name, _group(values, names), gate, face=values.get("openapi_face", True))
+        for values in sections
+    ]
     if gate.aggregate and names:
         made.append(_spec(EVERY, Group(servers=names), gate))
     return tuple(made)
 
 
-def _spec(name: str, group: Group, gate: GateSection) -> ServerSpec:
+def _spec(name: str, group: Group, gate: GateSection, *, face: bool = True) -> ServerSpec:
     return ServerSpec(
         name=name,
         transport=Transport.GROUP,
@@ -35,6 +38,7 @@ def _spec(name: str, group: Group, gate: GateSection) -> ServerSpec:
         relay=False,
         snapshot="off",
         max_body_bytes=gate.max_body_bytes,
+        openapi_face=face,
         group=group,
     )
 

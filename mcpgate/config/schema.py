@@ -1146,6 +1146,17 @@ SERVER: Final = SectionSchema(
             ),
         ),
         Key(
+            name="openapi_face",
+            kind=kinds.FLAG,
+            into="openapi_face",
+            default="on",
+            effect=(
+                "Serve the tools as REST at ``/NAME/tools/TOOL``, described by "
+                "``/NAME/openapi.json`` and ``/NAME/docs``. ``off`` leaves these paths to "
+                "``relay``."
+            ),
+        ),
+        Key(
             name="relay",
             kind=kinds.FLAG,
             default_note="``on`` for HTTP servers",
@@ -1302,6 +1313,15 @@ GROUP: Final = SectionSchema(
             into="page_size",
             default="0",
             effect="Items of a list in one answer.",
+        ),
+        Key(
+            name="openapi_face",
+            kind=kinds.FLAG,
+            default="on",
+            effect=(
+                "Serve the tools as REST at ``/NAME/tools/TOOL``, described by "
+                "``/NAME/openapi.json`` and ``/NAME/docs``."
+            ),
         ),
     ),
 )

@@ -126,6 +126,16 @@ def decode(data: bytes, *, bounds: Bounds = DEFAULT_BOUNDS) -> Message | Batch:
     return _messages(_load(data, bounds, _decoder(bounds.number_chars, True)), bounds)
 
 
+def decode_value(data: bytes, *, bounds: Bounds = DEFAULT_BOUNDS) -> object:
+    """
+    Read any JSON value as strictly as `decode` reads a message.
+
+    :raises ParseError: not JSON in UTF-8, or beyond ``bounds``.
+    :raises BadRequest: a key twice in one object.
+    """
+    return _load(data, bounds, _decoder(bounds.number_chars, True))
+
+
 def decode_server_line(line: bytes, *, bounds: Bounds = DEFAULT_BOUNDS) -> Message | Batch | None:
     """
     Read one line of a server's stdout; None for what is no message (banners, stray prints).

@@ -58,6 +58,7 @@ from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.prestart import make_greeting
+from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
@@ -284,6 +285,12 @@ class Gateway(StagedService):
                 modern=self.modern.endpoint,
             ),
             sse=self.sse,
+            rest=RESTEndpoint(
+                gate=gate,
+                members=self.modern.members,
+                clock=self._reactor,
+                public_url=config.gate.public_url,
+            ),
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
             greet=make_greeting(config.servers, self.pool, self._reactor),
         )

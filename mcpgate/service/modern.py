@@ -31,12 +31,14 @@ class Modern:
     """
     What serves modern clients.
 
+    :ivar members: asks one server, of either era, or a group.
     :ivar asker: puts modern requests to servers, for the relay and for bridges.
     :ivar listens: the subscriptions that are open.
     :ivar results: what servers allow to be kept.
     """
 
     endpoint: ModernEndpoint
+    members: Members
     asker: Asker
     listens: Listens
     results: ResultCache
@@ -89,8 +91,9 @@ def make_modern(
 
     relay = ModernRelay(asker, results, listens, not_modern=not_modern)
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge)
-    asker.together = Aggregate(Members(choice), servers, clock=clock, wheel=asker.carrier.wheel)
+    members = Members(choice)
+    asker.together = Aggregate(members, servers, clock=clock, wheel=asker.carrier.wheel)
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
     )
-    return Modern(endpoint=endpoint, asker=asker, listens=listens, results=results)
+    return Modern(endpoint=endpoint, members=members, asker=asker, listens=listens, results=results)

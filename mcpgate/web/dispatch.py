@@ -2,7 +2,7 @@
 Where a request goes: the one place that states the order of the steps.
 
 Guard (Host, Origin, CORS) - the gate's own pages - route - who calls - the MCP endpoint, that of
-HTTP+SSE, or the byte relay.  A warm request passes through here without a Deferred.
+HTTP+SSE, the OpenAPI face, or the byte relay.  A warm request passes through without a Deferred.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mcpgate.interfaces import IInbound
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.endpoint import MCPEndpoint
+from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.refusal import refuse, refuse_message
@@ -42,6 +43,7 @@ class Dispatcher:
         gate: Gate,
         endpoint: MCPEndpoint,
         sse: SSEEndpoint,
+        rest: RESTEndpoint,
         relay: Callable[[IInbound, Caller, Route], None],
         greet: Callable[[Caller], None] | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class Dispatcher:
         self._gate = gate
         self._endpoint = endpoint
         self._sse = sse
+        self._rest = rest
         self._relay = relay
         self._greet = greet
         self.draining = False
@@ -104,6 +107,8 @@ class Dispatcher:
             self._endpoint.serve(inbound, caller, route.spec)
         elif route.is_sse:
             self._sse.serve(inbound, caller, route)
+        elif self._rest.takes(route):
+            self._rest.serve(inbound, caller, route)
         elif not route.rest:
             raise NotFound(f"The MCP endpoint is /{route.spec.name}/mcp.")
         else:

@@ -49,6 +49,11 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(problems(text + "[group:team]\n"), ())
         self.assertNotEqual(problems(text), ())
 
+    def test_no_rest(self) -> None:
+        """A group may do without the OpenAPI face."""
+        team, every = read(TWO + "[group:team]\nopenapi_face = off\n").groups
+        self.assertEqual((team.openapi_face, every.openapi_face), (False, True))
+
     def test_faults(self) -> None:
         """Servers that are not there, names that are taken, and bad patterns are told."""
         self.assertEqual(

@@ -61,6 +61,12 @@ PARTS = (
     # 4.1.6 asks for a certifi younger than what package indexes have.
     Part("fastmcp", "venv", ("fastmcp<4.1.6",)),
     Part("langchain", "venv", ("langchain-mcp-adapters",)),
+    # What reads OpenAPI documents: a generator of clients, a validator, a finder of faults.
+    Part(
+        "openapi",
+        "venv",
+        ("openapi-python-client", "openapi-spec-validator", "schemathesis", "httpx"),
+    ),
     Part("node", "npm", (NODE_PACKAGES.get(platform.machine(), ""), "npm@11")),
     Part("everything", "npm", ("@modelcontextprotocol/server-everything",)),
     Part("sdk1", "npm", ("@modelcontextprotocol/sdk@1",)),

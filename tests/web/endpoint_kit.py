@@ -57,6 +57,7 @@ from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.post import Speaker
+from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from mcpgate.web.mcp.snapshots import SnapshotBook
 from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.mcp.sse_sessions import SSESpeaker
@@ -547,6 +548,7 @@ class World:
                 modern=self.modern.endpoint,
             ),
             sse=self.sse,
+            rest=RESTEndpoint(gate=self.gate, members=self.modern.members, clock=self.clock),
             relay=lambda inbound, caller, route: self.relayed.append(route),
         )
 

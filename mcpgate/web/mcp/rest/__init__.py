@@ -1,0 +1,1 @@
+"""The OpenAPI face: the tools of a server or group as REST."""

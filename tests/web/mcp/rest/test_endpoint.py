@@ -1,0 +1,227 @@
+"""Tests of mcpgate.web.mcp.rest.endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
+
+from mcpgate.errors import BackendUnavailable
+from mcpgate.mcp.jsonrpc import ErrorResponse
+from mcpgate.model import Rate
+from mcpgate.web.mcp.rest.endpoint import LIST_WAIT_S, RESTEndpoint
+from mcpgate.web.mcp.together.member import Members
+from tests.web.endpoint_kit import World
+from tests.web.fake_inbound import FakeInbound
+from tests.web.mcp.together.group_kit import FakeServers
+
+LIST = ("notes", "tools/list")
+CALL = ("notes", "tools/call")
+
+
+class Case(SynchronousTestCase):
+    """A gate whose servers answer at once, or wait."""
+
+    @override
+    def setUp(self) -> None:
+        self.make()
+
+    def make(self, **options: Any) -> None:
+        """Make the gate."""
+        self.world = World(**options)
+        self.servers = FakeServers()
+        self.servers.results[LIST] = {"tools": [{"name": "add"}]}
+        self.world.dispatcher._rest = RESTEndpoint(
+            gate=self.world.gate, members=Members(self.servers), clock=self.world.clock
+        )
+
+    def get(self, path: bytes = b"/notes/openapi.json", **options: Any) -> FakeInbound:
+        """GET a path."""
+        return self.world.ask("GET", path=path, **options)
+
+    def call(
+        self, body: object = b"{}", path: bytes = b"/notes/tools/add", **options: Any
+    ) -> FakeInbound:
+        """Call a tool."""
+        return self.world.ask("POST", body, path=path, **options)
+
+
+class DocumentTests(Case):
+    """The document and the page."""
+
+    def test_document(self) -> None:
+        """It is made from the tools this caller sees, for the address it was asked at."""
+        answer = self.get(b"/servers/notes/openapi.json")
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(list(answer.json["paths"]), ["/tools/add"])
+        self.assertEqual(answer.json["servers"], [{"url": "https://gate.example/servers/notes"}])
+        (request,) = self.servers.asked("notes")
+        self.assertEqual(request.method, "tools/list")
+        self.assertEqual(self.world.meters.calls_in_work, 0)
+
+    def test_public_url(self) -> None:
+        """A gate that knows its own address says that one."""
+        self.world.dispatcher._rest._public_url = "https://mcp.example.org"
+        answer = self.get()
+        self.assertEqual(answer.json["servers"], [{"url": "https://mcp.example.org/notes"}])
+
+    def test_pages(self) -> None:
+        """Every page of a long list is asked for, up to a bound."""
+        self.servers.results[LIST] = lambda post: (
+            {"tools": [{"name": "b"}, 7]}
+            if "cursor" in post.request.params
+            else {"tools": [{"name": "a"}], "nextCursor": "x"}
+        )
+        self.assertEqual(list(self.get().json["paths"]), ["/tools/a", "/tools/b"])
+        self.servers.results[LIST] = {"tools": 7, "nextCursor": "again"}
+        self.servers.posts.clear()
+        self.assertEqual(self.get().json["paths"], {})
+        self.assertEqual(len(self.servers.posts), 50)
+
+    def test_page(self) -> None:
+        """The page says the same, and lets a browser do nothing."""
+        answer = self.get(b"/notes/docs")
+        self.assertEqual(answer.status, 200)
+        self.assertIn(b"POST https://gate.example/notes/tools/add", answer.body)
+        self.assertIn(b"default-src 'none'", answer.fields[b"content-security-policy"])
+
+    def test_too_slow(self) -> None:
+        """Who asks for the document does not wait for ever."""
+        del self.servers.results[LIST]
+        answer = self.get()
+        self.assertEqual(answer.status, 0)
+        self.world.clock.advance(LIST_WAIT_S + 1)
+        self.assertEqual((answer.status, answer.json["error"]["reason"]), (504, "backend_timeout"))
+        self.assertTrue(self.servers.posts[0].inbound.finished)
+
+    def test_failures(self) -> None:
+        """A server that is not there, or has no tools, is told as an error."""
+        self.servers.results[LIST] = BackendUnavailable("Gone.")
+        self.assertEqual(self.get().status, 503)
+        self.servers.results[LIST] = ErrorResponse(1, -32601, "no tools")
+        self.assertEqual(self.get().status, 404)
+
+
+class CallTests(Case):
+    """Calling tools."""
+
+    def test_call(self) -> None:
+        """The body is the arguments, the answer what the tool said; the log knows the tool."""
+        self.servers.results[CALL] = {"content": [{"type": "text", "text": '{"a": 1}'}]}
+        answer = self.call({"text": "x"}, b"/notes/tools/a%2Fb")
+        self.assertEqual((answer.status, answer.json), (200, {"a": 1}))
+        (request,) = self.servers.asked("notes")
+        params = request.params or {}
+        self.assertEqual((params["name"], params["arguments"]), ("a/b", {"text": "x"}))
+        self.assertEqual(answer.notes["tool"], "a/b")
+        self.assertEqual(self.world.meters.calls_in_work, 0)
+
+    def test_no_body(self) -> None:
+        """A tool without arguments needs no body."""
+        self.servers.results[CALL] = {"content": []}
+        answer = self.call(b"")
+        self.assertEqual((answer.status, answer.json), (200, None))
+
+    def test_half_a_pair(self) -> None:
+        """Text that is no UTF-8 does not break the answer."""
+        self.servers.results[CALL] = lambda post: {
+            "content": [{"type": "text", "text": "\U0001f600"}]
+        }
+        self.assertEqual(self.call().json, "\U0001f600")
+
+    def test_bad_bodies(self) -> None:
+        """What is no JSON object is refused before anything is asked."""
+        for body in (b"[]", b"7", b"{", b'{"a":1,"a":2}', b"\xff"):
+            self.assertEqual(self.call(body).status, 400)
+        self.assertEqual(self.call(b"{}", kind=b"text/plain").status, 415)
+        coded = self.call(b"{}", more=((b"content-encoding", b"gzip"),))
+        self.assertEqual(coded.status, 415)
+        self.assertEqual(self.servers.posts, [])
+
+    def test_no_type(self) -> None:
+        """A body needs its type."""
+        inbound = FakeInbound(
+            path=b"/notes/tools/add",
+            body=b"{}",
+            fields=[(b"host", b"h"), (b"authorization", b"Bearer k1")],
+        )
+        self.world.dispatcher(inbound)
+        self.assertEqual(inbound.status, 415)
+
+    def test_bad_names(self) -> None:
+        """A name that is none is not asked for."""
+        for name in (b"%ff", b"a" * 1001):
+            self.assertEqual(self.call(b"{}", b"/notes/tools/" + name).status, 404)
+        self.assertEqual(self.servers.posts, [])
+
+    def test_failures(self) -> None:
+        """A tool that fails or asks is told with a status and a reason."""
+        for result, status, reason in (
+            ({"content": [{"type": "text", "text": "no"}], "isError": True}, 422, "tool_failed"),
+            ({"resultType": "input_required"}, 422, "tool_asks"),
+            (ErrorResponse(1, -32602, "Unknown tool"), 400, "invalid_params"),
+            (BackendUnavailable(), 503, "backend_unavailable"),
+        ):
+            self.servers.results[CALL] = result
+            answer = self.call()
+            self.assertEqual((answer.status, answer.json["error"]["reason"]), (status, reason))
+            self.assertEqual(answer.notes["reason"], reason)
+        self.assertEqual(self.world.meters.calls_in_work, 0)
+
+    def test_bugs(self) -> None:
+        """A bug is told without a traceback."""
+        self.servers.results[CALL] = {"structuredContent": object()}
+        self.servers.call = lambda post: 1 / 0  # type: ignore[method-assign,assignment]  # to break it
+        self.assertEqual(self.call().status, 500)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_gone(self) -> None:
+        """A client that goes has cancelled its call."""
+        answer = self.call()
+        self.assertEqual(self.world.meters.calls_in_work, 1)
+        answer.go()
+        self.assertTrue(self.servers.posts[0].inbound.finished)
+        self.assertEqual((self.world.meters.calls_in_work, answer.status), (0, 0))
+
+    def test_limits(self) -> None:
+        """Calls cost what calls over MCP cost."""
+        self.make(rate=Rate(0.1, 1))
+        self.servers.results[CALL] = {"content": []}
+        self.assertEqual(self.call().status, 200)
+        limited = self.call()
+        self.assertEqual((limited.status, limited.fields[b"retry-after"]), (429, b"10"))
+        self.assertEqual(self.get().status, 429)
+        self.make(concurrent=1)
+        self.call()
+        self.assertEqual(self.call().status, 503)
+
+
+class DoorTests(Case):
+    """Who may, and how."""
+
+    def test_keys(self) -> None:
+        """The rules are those of the MCP endpoint."""
+        for ask in (self.get, self.call):
+            self.assertEqual(ask(key="").status, 401)
+            self.assertEqual(ask(key="konly").status, 403)
+        self.assertEqual(self.servers.posts, [])
+
+    def test_methods(self) -> None:
+        """Other methods are refused, with those that are not."""
+        answer = self.world.ask("GET", path=b"/notes/tools/add")
+        self.assertEqual((answer.status, answer.fields[b"allow"]), (405, b"POST, OPTIONS"))
+        answer = self.world.ask("POST", b"{}", path=b"/notes/docs")
+        self.assertEqual((answer.status, answer.fields[b"allow"]), (405, b"GET, HEAD, OPTIONS"))
+        self.assertEqual(self.world.ask("OPTIONS", path=b"/notes/docs").status, 204)
+        self.assertEqual(self.world.ask("OPTIONS", path=b"/notes/tools/add").status, 204)
+
+    def test_others(self) -> None:
+        """Paths beside these are the relay's; all are where the face is off."""
+        for path in (b"/notes/tools/", b"/notes/tools/a/b", b"/notes/docs/", b"/notes/tools"):
+            self.world.ask("GET", path=path)
+        self.assertEqual(len(self.world.relayed), 4)
+        self.make(openapi_face=False)
+        self.get()
+        self.call()
+        self.assertEqual(len(self.world.relayed), 2)
