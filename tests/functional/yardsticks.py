@@ -93,9 +93,9 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(yardstick: Yardstick) -> Iterator[int]:
+def running(yardstick: Yardstick, port: int = 0) -> Iterator[int]:
     """Run an HTTP yardstick on 127.0.0.1; give its port, and end it afterwards."""
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="mcpgate-yardstick-") as home:
         log = Path(home) / "log"
         with log.open("ab") as output:

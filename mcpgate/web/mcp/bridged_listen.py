@@ -95,10 +95,13 @@ class BridgedListen:
     """
     The listen of one session.
 
+    :param gap: something may have been missed already: an earlier life of the gate listened.
     :ivar wanted: the filter to listen with; empty: nothing is to be heard.
     """
 
-    def __init__(self, line: Line, *, clock: IReactorTime, wheel: DeadlineWheel) -> None:
+    def __init__(
+        self, line: Line, *, clock: IReactorTime, wheel: DeadlineWheel, gap: bool = False
+    ) -> None:
         self.wanted: Filter = {}
         self._line = line
         self._clock = clock
@@ -109,7 +112,7 @@ class BridgedListen:
         self._flushing: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
         self._failures = 0
-        self._gap = False
+        self._gap = gap
         self._refused = False
 
     @property

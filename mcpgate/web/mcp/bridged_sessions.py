@@ -522,7 +522,9 @@ class BridgedSpeaker(SpeakerBase):
     ) -> BridgedListen:
         if link.listen is None:
             line = _Line(self, spec, caller, session, link)
-            link.listen = BridgedListen(line, clock=self.clock, wheel=self.wheel)
+            link.listen = BridgedListen(
+                line, clock=self.clock, wheel=self.wheel, gap=bool(link.uris)
+            )
         return link.listen
 
     # --- Links ------------------------------------------------------------------------------

@@ -398,6 +398,10 @@ class SessionTests(SynchronousTestCase):
         again.asker.take().result(tools=[])
         listen = again.asker.take()
         self.assertEqual(listen.params["notifications"]["resourceSubscriptions"], ["a:b"])
+        # What changed between the two lives nobody heard.
+        listen.acknowledge()
+        stream = again.get(self.sid)
+        self.assertIn(UPDATED, [event["method"] for event in stream.events])
 
     def test_server_stopped(self) -> None:
         """A stream of a server that does not run waits for the next call."""
