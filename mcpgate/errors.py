@@ -289,6 +289,13 @@ class BackendUnavailable(GateError):
     text = "The server is not available."
 
 
+class WrongEra(BackendUnavailable):
+    """The server speaks other revisions of MCP than the one it was asked in."""
+
+    reason = "wrong_era"
+    text = "The server speaks other revisions of MCP. Try again shortly."
+
+
 class RuntimeUnavailable(BackendUnavailable):
     """What makes servers exist (the container engine) does not answer; no server is to blame."""
 

@@ -420,6 +420,18 @@ class Gateway(StagedService):
                 "Calls that wait for their clients' answers.",
                 lambda: self.on_legacy.bridge.parked,
             ),
+            "subscriptions": (
+                "Open subscriptions of modern clients on modern servers.",
+                lambda: len(self.modern.listens),
+            ),
+            "results_kept": (
+                "Results of modern servers kept in memory.",
+                lambda: len(self.modern.results),
+            ),
+            "results_kept_bytes": (
+                "How large the results kept are.",
+                lambda: self.modern.results.bytes,
+            ),
         }
         if self._logs is not None:
             readings["log_lines_dropped"] = ("Log lines lost.", self._logs.dropped)

@@ -42,6 +42,7 @@ from mcpgate.web.mcp.asking import ask_once
 from mcpgate.web.mcp.bridged_call import BridgedCall
 from mcpgate.web.mcp.bridged_listen import BridgedListen, Filter
 from mcpgate.web.mcp.era_watch import EraWatch
+from mcpgate.web.mcp.modern_ask import NotModern
 from mcpgate.web.mcp.modern_post import ModernAsker
 from mcpgate.web.mcp.post import Post, owner_of
 from mcpgate.web.mcp.session_state import MAX_SUBSCRIPTIONS, public
@@ -394,7 +395,7 @@ class BridgedSpeaker(SpeakerBase):
     def doubt(self, spec: ServerSpec, caller: Caller, error: ErrorResponse | GateError) -> None:
         """Have it looked at again whether a server is modern, if its error speaks against it."""
         if isinstance(error, GateError):
-            against = error.reason == "not_modern"
+            against = isinstance(error, NotModern)
         else:
             # Sessions that are missing, and what else servers of the other era complain of.
             legacy = -32019 <= error.code <= -32000 or error.code == BadRequest.code

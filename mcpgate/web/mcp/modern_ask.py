@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from mcpgate.errors import BackendUnavailable, BadBackendAnswer, GateError
+from mcpgate.errors import BadBackendAnswer, GateError, WrongEra
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IInbound, IMessageSink
 from mcpgate.mcp.framing import SSEReader
@@ -55,15 +55,12 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 _LEGACY_STATUS = frozenset({400, 404, 405, 406, 415})
 
 
-class NotModern(BackendUnavailable):
+class NotModern(WrongEra):
     """
     The server's answer is none of the modern era.
 
     :ivar surely: nothing but a server of the legacy era answers so.
     """
-
-    reason = "not_modern"
-    text = "The server does not speak this revision."
 
     def __init__(self, detail: str = "", *, surely: bool, status: int = 0) -> None:
         super().__init__(detail, data={"status": status} if status else None)

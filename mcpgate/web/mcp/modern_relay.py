@@ -46,7 +46,13 @@ from mcpgate.web.mcp.http_fetch import (
     messages_in,
     responses_in,
 )
-from mcpgate.web.mcp.modern_ask import MAX_HELD_BYTES, Asker, is_not_modern, not_an_answer
+from mcpgate.web.mcp.modern_ask import (
+    MAX_HELD_BYTES,
+    Asker,
+    NotModern,
+    is_not_modern,
+    not_an_answer,
+)
 from mcpgate.web.mcp.modern_exchange import ModernExchange, public_error
 from mcpgate.web.mcp.modern_listen import ListenRelay, Listens
 from mcpgate.web.mcp.modern_post import ModernPost, keeps_status, status_of
@@ -384,7 +390,7 @@ class RelayedExchange(ModernExchange):
         answers = responses_in(kind, body)
         if not answers:
             error = not_an_answer(head.status)
-            if error.reason == "not_modern":
+            if isinstance(error, NotModern):
                 self._relay.not_modern(self.spec)
             self.fail(error)
             return

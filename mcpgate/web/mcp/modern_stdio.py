@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, BackendUnavailable, CallCancelled, GateError
+from mcpgate.errors import BackendDied, CallCancelled, GateError, WrongEra
 from mcpgate.interfaces import ILease, IMessageSink
 from mcpgate.mcp.jsonrpc import Message, Request
 from mcpgate.mcp.methods import LISTEN
@@ -15,13 +15,6 @@ from mcpgate.upstream.modern_stdio import ModernStdioUpstream
 from mcpgate.upstream.stdio import was_sent
 from mcpgate.upstream.stdio_calls import StdioCall
 from mcpgate.web.mcp.modern_exchange import Carrier, may_repeat, public_error
-
-
-class WrongEra(BackendUnavailable):
-    """The running process serves the other era: it was started before that was known."""
-
-    reason = "wrong_era"
-    text = "The server's process serves another revision."
 
 
 @implementer(IMessageSink)
