@@ -1,4 +1,4 @@
-"""Modern clients on legacy servers through a gate: nothing crosses, and restarts go unnoticed."""
+"""Crowds of modern clients on legacy servers through a gate: nothing crosses."""
 
 from __future__ import annotations
 

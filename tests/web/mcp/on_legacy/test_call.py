@@ -355,6 +355,26 @@ class AskTests(SynchronousTestCase):
         answer = self.it.again(asked, {"url-1": {"action": "decline"}}, can=ALL)
         self.assertEqual(answer.json["error"]["message"], "The user declined.")
 
+    def test_drain(self) -> None:
+        """A gate that stops gives parked calls up: nobody could come back."""
+        asked, sent = self.park()
+        self.it.bridge.drain()
+        self.it.settle()
+        cancelled = self.it.take("notifications/cancelled")
+        self.assertEqual(cancelled["params"]["requestId"], sent["id"])
+        answer = self.it.again(asked, {"elicitation-1": GIVEN}, can=ALL)
+        self.assertEqual(answer.json["error"]["code"], -32602)
+
+    def test_session_ends_meanwhile(self) -> None:
+        """A call whose session was ended is told so when its client is back."""
+        asked, _ = self.park()
+        for session in self.it.table:
+            self.it.table.end(session, "deleted")
+        self.it.settle()
+        answer = self.it.again(asked, {"elicitation-1": GIVEN}, can=ALL)
+        self.assertIn("error", answer.json)
+        self.assertEqual(self.it.bridge.parked, 0)
+
     def test_withdrawn(self) -> None:
         """What the server takes back nobody is asked."""
         asked, _ = self.park()

@@ -227,6 +227,24 @@ class ServerTests(SynchronousTestCase):
         sent.event({"jsonrpc": "2.0", "id": sent.message["id"], "result": RESULT})
         self.assertEqual([e.get("method") for e in answer.events], ["notifications/progress", None])
 
+    def test_stream_refused(self) -> None:
+        """A stream that can not be asked for is tried again with the next call."""
+        self.it.tool(can=ALL)
+        self.take("GET").empty(500)
+        self.take("tools/call").result(content=[])
+        self.it.pass_time(LINGER_S + 1)
+        self.it.tool(can=ALL)
+        self.take("GET")
+
+    def test_server_gone(self) -> None:
+        """A level that could not be set does not keep the call."""
+        answer = self.it.tool(can=ALL, log="info")
+        for _ in range(2):
+            self.take("logging/setLevel").fail()
+            self.it.pass_time(1)
+        self.take("tools/call").result(content=[])
+        self.assertIn("result", answer.told)
+
     def test_cut(self) -> None:
         """A call whose answer is cut off is over."""
         answer = self.it.tool(can=ALL)
