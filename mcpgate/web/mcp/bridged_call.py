@@ -41,7 +41,8 @@ from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.session_state import public
 
 if TYPE_CHECKING:
-    from mcpgate.web.mcp.bridged_sessions import BridgedLink, BridgedSpeaker
+    from mcpgate.web.mcp.bridged_link import BridgedLink
+    from mcpgate.web.mcp.bridged_sessions import BridgedSpeaker
 
 log = Logger()
 
