@@ -1,5 +1,5 @@
 """
-One POST of a client on its way through an HTTP server's session.
+One request of a client on its way through an HTTP server's session.
 
 The warm path is bytes: the body goes up as it came, the answer comes down as it came.  Only a
 small JSON answer is held until it is whole, and an event stream is cut at event boundaries, so
@@ -37,7 +37,7 @@ from mcpgate.web.mcp.http_fetch import (
 )
 from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.session_state import is_kept, public, with_id
-from mcpgate.web.mcp.upstream_ids import UpstreamIds
+from mcpgate.web.mcp.upstream_ids import UpstreamId
 
 if TYPE_CHECKING:
     from mcpgate.web.mcp.http_link import HTTPLink
@@ -56,11 +56,13 @@ ENDING_S = 0.4
 @implementer(IResponseReceiver)
 class HTTPCall:
     """
-    Sends the POST, perhaps once more, and writes what comes back.
+    Sends the request, perhaps once more, and writes what comes back.
 
     A new try is made when nothing reached the server, when the server forgot the session, or once
     for a message other than ``tools/call`` whose server died before answering (R35).  The client's
     going changes nothing: in the legacy era it is no cancellation, and the deadlines go on.
+
+    :param post: of one request; what comes as an array is taken apart before (`batches`).
     """
 
     __slots__ = (
@@ -72,12 +74,13 @@ class HTTPCall:
         "_given_up_at",
         "_head",
         "_held",
-        "_ids",
+        "_id",
         "_lease",
         "_link",
         "_paused",
         "_post",
         "_reader",
+        "_request",
         "_resumable",
         "_session",
         "_shakes",
@@ -89,6 +92,7 @@ class HTTPCall:
     def __init__(self, speaker: HTTPSpeaker, post: Post, session: Session, link: HTTPLink) -> None:
         self._speaker = speaker
         self._post = post
+        (self._request,) = post.requests
         self._session = session
         self._link = link
         self._lease: ILease | None = None
@@ -100,10 +104,10 @@ class HTTPCall:
         self._deadline: Deadline | None = None
         self._given_up_at = speaker.clock.seconds() + post.spec.call_timeout_max_s
         pooled = not session.record.id_returned
-        self._ids = UpstreamIds(post, link.ids, speaker.mint, pooled=pooled)
+        self._id = UpstreamId(self._request, post.body, link.ids, speaker.mint, pooled=pooled)
         self._reset()
         link.calls[self] = None
-        session.in_use += len(post.requests)
+        session.in_use += 1
         self._answer = speaker.answer(post)
 
     def _reset(self) -> None:
@@ -120,21 +124,20 @@ class HTTPCall:
     # --- For the session ------------------------------------------------------------------------
 
     def asks(self, request_id: object) -> bool:
-        """Tell whether this POST holds the request with the client's id."""
-        return self._ids.upstream(request_id) is not None
+        """Tell whether this is the request with the client's id."""
+        own = self._request.id
+        return own == request_id and type(own) is type(request_id)
 
-    def cancelled(self, request_id: object) -> int | str | None:
+    def cancelled(self) -> int | str | None:
         """
         Take note that the client cancelled its request.
 
         :return: the id under which the server knows the request; None when it never heard of it.
         """
-        found = self._ids.upstream(request_id)
         sent = self._call is not None
-        if len(self._post.requests) == 1:
-            self._abort_call()
-            self._fail(CallCancelled())
-        return found if sent else None
+        self._abort_call()
+        self._fail(CallCancelled())
+        return self._id.upstream if sent else None
 
     # --- Up -----------------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class HTTPCall:
         if self._ended:
             return
         error = public(failure, self._post.inbound)
-        if self._post.requests and self._speaker.handed_over(
+        if self._speaker.handed_over(
             failure, self._post, self._session, self._post.requests, self._answer, self._failed
         ):
             self._leave()
@@ -183,8 +186,7 @@ class HTTPCall:
     def _failed(self, failure: Failure) -> None:
         """Fail after all, when the server turned out to be of no other era."""
         self._answer.fail_rest(public(failure, self._post.inbound))
-        for _ in self._post.requests:
-            self._post.release()
+        self._post.release()
 
     def _send(self, lease: ILease) -> None:
         if self._ended:
@@ -200,10 +202,10 @@ class HTTPCall:
             "POST",
             self._speaker.target(post.spec),
             fields,
-            self._ids.body,
+            self._id.body,
             self,
             pool=post.caller.principal,
-            length=len(self._ids.body),
+            length=len(self._id.body),
             timeout_s=post.spec.call_timeout_s,
             stream=True,
         )
@@ -226,7 +228,7 @@ class HTTPCall:
         good = 200 <= head.status < 300
         length = head.content_length
         if good and kind == EVENT_STREAM:
-            if self._ids.minted or not self._post.accepts[1]:
+            if self._id.minted or not self._post.accepts[1]:
                 self._reader = SSEReader(MAX_EVENT_BYTES)
             else:
                 self._aligner = EventAligner(MAX_EVENT_BYTES)
@@ -234,7 +236,7 @@ class HTTPCall:
         elif (
             good
             and kind == JSON_TYPE
-            and not self._ids.minted
+            and not self._id.minted
             and length is not None
             and length > HOLD_BYTES
             and self._answer.begin_body(length)
@@ -295,7 +297,7 @@ class HTTPCall:
         self._call = None
         if self._ended:
             return
-        safe = all(is_repeatable(request.method) for request in self._post.requests)
+        safe = is_repeatable(self._request.method)
         untold = self._head is None
         if isinstance(error, BackendTimeout):
             self._give_up()
@@ -324,8 +326,8 @@ class HTTPCall:
             self._speaker.clock.callLater(0, self.begin)
             return
         kind = media_type(head.fields)
-        if 200 <= head.status < 300 and not self._ids.minted and kind == JSON_TYPE and body.strip():
-            if any(is_kept(request) for request in self._post.requests):
+        if 200 <= head.status < 300 and not self._id.minted and kind == JSON_TYPE and body.strip():
+            if is_kept(self._request):
                 self._remember(responses_in(kind, body))
             self._answer.whole(body)
             self._end()
@@ -340,14 +342,10 @@ class HTTPCall:
         )
 
     def _respond(self, response: Response | ErrorResponse) -> None:
-        """Give the client one answer under its own id."""
-        waiting = self._answer.waiting
-        own_id = self._ids.own(response.id)
-        if own_id not in waiting and isinstance(response, ErrorResponse) and len(waiting) == 1:
-            # Errors may come without the id: they belong to the exchange (protocol.md 1.5).
-            own_id = waiting[0]
-        if own_id is not None:
-            told = with_id(response, own_id)
+        """Give the client its answer under its own id."""
+        # Errors may come without the id: they belong to the exchange (protocol.md 1.5).
+        if response.id == self._id.upstream or isinstance(response, ErrorResponse):
+            told = with_id(response, self._request.id)
             self._remember([told])
             self._answer.complete(told)
 
@@ -364,14 +362,13 @@ class HTTPCall:
         self._arm_deadline(self._post.spec.call_timeout_s)
 
     def _look_at_suspects(self) -> None:
-        """Find the answers among the events that were passed on."""
+        """Find the answer among the events that were passed on."""
         suspects, self._suspects = self._suspects, []
-        requests = self._post.requests
-        plain = len(requests) == 1 and not is_kept(requests[0])
+        plain = not is_kept(self._request)
         for events in suspects:
             if plain and b'"method"' not in events:
                 # Neither a request nor a notification: no need to read it.
-                self._answer.answered(requests[0].id)
+                self._answer.answered(self._request.id)
                 continue
             responses = responses_in(EVENT_STREAM, events)
             self._remember(responses)
@@ -380,7 +377,7 @@ class HTTPCall:
                     self._answer.answered(response.id)
 
     def _rewritten(self, data: bytes) -> None:
-        """Pass one event of a stream on, the client's own ids put back."""
+        """Pass one event of a stream on, the client's own id put back."""
         for message in messages_in(data):
             if isinstance(message, Response | ErrorResponse):
                 self._respond(message)
@@ -391,9 +388,8 @@ class HTTPCall:
 
     def _remember(self, responses: list[Response | ErrorResponse]) -> None:
         for response in responses:
-            for request in self._post.requests:
-                if request.id == response.id:
-                    self._speaker.remember(self._session, request, response)
+            if response.id == self._request.id:
+                self._speaker.remember(self._session, self._request, response)
 
     # --- Failure and end ------------------------------------------------------------------------
 
@@ -443,18 +439,17 @@ class HTTPCall:
         lease = self._lease
         self._abort_call()
         if lease is not None:
-            for upstream_id in self._ids:
-                params: dict[str, object] = {
-                    "requestId": upstream_id,
-                    "reason": "No answer in time",
-                }
-                self._speaker.notify(
-                    lease,
-                    self._post.spec,
-                    self._post.caller,
-                    self._session,
-                    Notification(CANCELLED, params),
-                )
+            params: dict[str, object] = {
+                "requestId": self._id.upstream,
+                "reason": "No answer in time",
+            }
+            self._speaker.notify(
+                lease,
+                self._post.spec,
+                self._post.caller,
+                self._session,
+                Notification(CANCELLED, params),
+            )
         self._fail(BackendTimeout())
 
     def _pause(self) -> None:
@@ -479,8 +474,7 @@ class HTTPCall:
 
     def _end(self) -> None:
         self._leave()
-        for _ in self._post.requests:
-            self._post.release()
+        self._post.release()
 
     def _leave(self) -> None:
         """Be done with the answer; what the POST takes of the limits is somebody else's now."""
@@ -491,5 +485,5 @@ class HTTPCall:
             self._deadline.cancel()
         self._let_go()
         self._link.calls.pop(self, None)
-        self._ids.done()
-        self._session.in_use -= len(self._post.requests)
+        self._id.done()
+        self._session.in_use -= 1

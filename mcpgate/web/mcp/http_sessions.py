@@ -92,9 +92,10 @@ class HTTPSpeaker(SpeakerBase):
             post.inbound.respond(202, [], b"")
             return
         record = session.record
-        told = [message for message in post.others if isinstance(message, Notification)]
-        if any(message.method == INITIALIZED for message in told):
-            if record.initialized and len(post.others) == 1:
+        (message,) = post.others
+        method = message.method if isinstance(message, Notification) else ""
+        if method == INITIALIZED:
+            if record.initialized:
                 # The server heard it already: from the gate, or from another client.
                 post.inbound.respond(202, [], b"")
                 return
@@ -102,8 +103,8 @@ class HTTPSpeaker(SpeakerBase):
             self.sessions.changed(session)
         link = self.link(session, post.spec, post.caller)
         body = post.body
-        if any(message.method == CANCELLED for message in told):
-            body = self._with_cancelled(post, link)
+        if isinstance(message, Notification) and method == CANCELLED:
+            body = self._cancelled(message, link)
         # While nothing runs nobody could care; the handshake is replayed when something does.
         lease = self.connected(post.spec, session) if body else None
         if lease is None:
@@ -125,25 +126,18 @@ class HTTPSpeaker(SpeakerBase):
         fields = self.fields(post.inbound, post.caller, post.spec, session)
         self._send(lease, post.spec, session, fields, body).addBoth(done)
 
-    def _with_cancelled(self, post: Post, link: HTTPLink) -> bytes:
+    def _cancelled(self, message: Notification, link: HTTPLink) -> bytes:
         """
-        End the calls that are cancelled; give what the server has to be told, perhaps nothing.
+        End the call that is cancelled; give what the server has to be told, perhaps nothing.
 
-        The server knows them by the ids they had on the way up.
+        The server knows it by the id it had on the way up.
         """
-        out: list[bytes] = []
-        for message in post.others:
-            if not isinstance(message, Notification) or message.method != CANCELLED:
-                out.append(encode(message))
-                continue
-            params = message.params or {}
-            call = link.call_of(params.get("requestId"))
-            upstream_id = call.cancelled(params.get("requestId")) if call is not None else None
-            if upstream_id is not None:
-                out.append(encode(Notification(CANCELLED, {**params, "requestId": upstream_id})))
-        if len(out) > 1:
-            return b"[" + b",".join(out) + b"]"
-        return out[0] if out else b""
+        params = message.params or {}
+        call = link.call_of(params.get("requestId"))
+        upstream_id = call.cancelled() if call is not None else None
+        if upstream_id is None:
+            return b""
+        return encode(Notification(CANCELLED, {**params, "requestId": upstream_id}))
 
     def listen(
         self,
