@@ -56,6 +56,7 @@ from mcpgate.web.listening.certificates import CertificateError
 from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
+from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.prestart import make_greeting
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
@@ -216,6 +217,7 @@ class Gateway(StagedService):
             charge_start=gate.charge_start,
         )
         probe = EraProbe(asker.carrier, self.eras)
+        budget = EventBudget()
 
         def speakers(sessions: SessionTable) -> Callable[[ServerSpec], Speaker]:
             return make_speakers(
@@ -230,6 +232,7 @@ class Gateway(StagedService):
                 keepalive_s=keepalive_s,
                 charge_start=gate.charge_start,
                 cold=self.snapshots.answers,
+                budget=budget,
             )
 
         speaker = speakers(self.sessions)

@@ -17,6 +17,7 @@ from mcpgate.web.mcp.bridged_sessions import BridgedSpeaker
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.era_switch import EraSwitch
 from mcpgate.web.mcp.era_watch import EraWatch, Probe
+from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.modern_post import ModernAsker
 from mcpgate.web.mcp.post import Speaker
@@ -37,11 +38,13 @@ def make_speakers(
     keepalive_s: float,
     charge_start: Callable[[Caller], None],
     cold: ColdAnswers,
+    budget: EventBudget,
 ) -> Callable[[ServerSpec], Speaker]:
     """
     Give what chooses the speaker of a server: by its transport, or the bridge.
 
     :param book: says which servers speak the modern era alone.
+    :param budget: one for the speakers of every table.
     """
     watch = EraWatch(clock, book, probe, pool.stop)
 
@@ -56,6 +59,7 @@ def make_speakers(
         wheel=wheel,
         keepalive_s=keepalive_s,
         forget=pool.forget,
+        budget=budget,
         charge_start=charge_start,
         asker=asker,
         eras=book,
@@ -70,6 +74,7 @@ def make_speakers(
         wheel=wheel,
         keepalive_s=keepalive_s,
         forget=pool.forget,
+        budget=budget,
         charge_start=charge_start,
         cold=cold,
         switch=switch,
@@ -82,6 +87,7 @@ def make_speakers(
         forwarding=forwarding,
         keepalive_s=keepalive_s,
         forget=pool.forget,
+        budget=budget,
         charge_start=charge_start,
         cold=cold,
         switch=switch,
@@ -94,6 +100,7 @@ def make_speakers(
         forwarding=forwarding,
         keepalive_s=keepalive_s,
         forget=pool.forget,
+        budget=budget,
         charge_start=charge_start,
         cold=cold,
     )

@@ -54,6 +54,7 @@ from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.dispatch import Dispatcher
 from mcpgate.web.mcp.cold_answers import ColdAnswers
 from mcpgate.web.mcp.endpoint import MCPEndpoint
+from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.post import Speaker
@@ -486,6 +487,7 @@ class World:
             "wheel": self.wheel,
             "keepalive_s": KEEPALIVE_S,
             "forget": self.pool.forget,
+            "budget": EventBudget(),
             "charge_start": self.gate.charge_start,
         }
         self.kept: dict[str, bytes] = {}

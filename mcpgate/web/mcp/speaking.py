@@ -55,9 +55,9 @@ class SpeakerBase(ABC):
     The common part of `mcpgate.web.mcp.post.Speaker`.
 
     :param forget: called with a per-session owner when its session has ended.
+    :param budget: of what all speakers keep for clients that lost their connection.
     :param charge_start: takes what a cold start costs its caller; raises `RateLimited`.
     :param cold: answers for servers that do not run; None: everybody waits for theirs.
-    :param budget: of what is kept for clients that lost their connection.
     :param switch: takes sessions whose server refuses ``initialize``; None: they end.
     """
 
@@ -70,10 +70,10 @@ class SpeakerBase(ABC):
         wheel: DeadlineWheel,
         keepalive_s: float,
         forget: Callable[[Owner], object],
+        budget: EventBudget,
         charge_start: Callable[[Caller], None] = lambda caller: None,
         cold: ColdAnswers | None = None,
         switch: EraSwitch | None = None,
-        budget: EventBudget | None = None,
     ) -> None:
         self.clock = clock
         self.sessions = sessions
@@ -82,7 +82,7 @@ class SpeakerBase(ABC):
         self._cold = cold
         self._switch = switch
         self._leases = Leases(pool, charge_start)
-        self._budget = budget or EventBudget()
+        self._budget = budget
         self._forget = forget
 
     # --- Opening --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from mcpgate.mcp.jsonrpc import Request, encode
 from mcpgate.mcp.modern import MODERN, Context, stamped
 from mcpgate.model import ServerSpec, Transport
 from mcpgate.stores.memory import MemoryStore
+from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.http_sessions import HTTPSpeaker
 from mcpgate.web.mcp.modern_post import ModernPost
 from mcpgate.web.mcp.on_legacy.bridge import LegacyBridge
@@ -62,6 +63,7 @@ class Bridged:
             "wheel": world.wheel,
             "keepalive_s": KEEPALIVE_S,
             "forget": world.pool.forget,
+            "budget": EventBudget(),
         }
         speakers: dict[Transport, Speaker] = {
             Transport.STDIO: StdioSpeaker(**common),
