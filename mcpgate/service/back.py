@@ -249,8 +249,10 @@ def make_connect(
             SSEPlace(origin=f"{scheme}://{place.authority.decode('ascii')}", target=place.target),
             make=partial(converse, spec),
             name=instance.instance_id,
+            clock=reactor,
             wheel=wheel,
             ended=instance.when_ended(),
+            is_process=not spec.url,
             message_s=spec.call_timeout_max_s,
         )
 

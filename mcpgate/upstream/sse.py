@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from itertools import count
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from mcpgate.errors import BackendDied, BackendTimeout, GateError
@@ -31,6 +32,9 @@ from mcpgate.upstream.stdio import StdioUpstream
 # How long a server may take to name its endpoint.
 ENDPOINT_S = 30.0
 
+# How long the end of the process may lag behind that of its stream.
+ENDING_S = 0.4
+
 
 @implementer(IUpstream, IHTTPUpstream)
 class SSEUpstream:
@@ -40,6 +44,8 @@ class SSEUpstream:
     :param make: makes a conversation of a channel, what fires with the end of the instance, and
         a name that is unique.
     :param ended: fires when the instance has ended.
+    :param is_process: the instance is of the gate's making: where a stream breaks, its end is
+        waited for a moment, to tell how it ended.
     :param message_s: see `SSEChannel`.
     :ivar current: the conversation that is open; None when there is none.
     """
@@ -51,8 +57,10 @@ class SSEUpstream:
         *,
         make: Callable[[IStdioChannel, Deferred[Exit], str], StdioUpstream],
         name: str,
+        clock: IReactorTime,
         wheel: DeadlineWheel,
         ended: Deferred[Exit],
+        is_process: bool,
         message_s: float,
     ) -> None:
         self.current: StdioUpstream | None = None
@@ -60,10 +68,14 @@ class SSEUpstream:
         self._place = place
         self._make = make
         self._name = name
+        self._clock = clock
         self._wheel = wheel
+        self._is_process = is_process
         self._message_s = message_s
         self._channel: SSEChannel | None = None
         self._over: Deferred[Exit] | None = None
+        # Conversations whose stream broke, perhaps since the process ended.
+        self._breaking: dict[Deferred[Exit], tuple[StdioUpstream, IDelayedCall]] = {}
         self._numbers = count(1)
         ended.addCallback(self._ended)
 
@@ -101,16 +113,29 @@ class SSEUpstream:
 
     def _broken(self, error: GateError) -> None:
         conversation, self.current = self.current, None
-        self._channel = self._over = None
+        over, self._over = self._over, None
+        self._channel = None
         if conversation is None:
             return
         if isinstance(error, BackendDied | BackendTimeout):
             # Whether a call has reached the server is not known any more.
             error = type(error)(error.detail, data={**error.data, "sent": True})
+        if over is not None and self._is_process and isinstance(error, BackendDied):
+            due = self._clock.callLater(ENDING_S, self._give_up, over, error)
+            self._breaking[over] = (conversation, due)
+        else:
+            conversation.close(error)
+
+    def _give_up(self, over: Deferred[Exit], error: GateError) -> None:
+        conversation, _ = self._breaking.pop(over)
         conversation.close(error)
 
     def _ended(self, exit: Exit) -> None:
-        over = self._over
+        breaking, self._breaking = self._breaking, {}
+        for broken, (_, due) in breaking.items():
+            due.cancel()
+            broken.callback(exit)
+        over, self._over = self._over, None
         if over is not None:
             over.callback(exit)
         if self._channel is not None:
@@ -124,6 +149,10 @@ class SSEUpstream:
             self.current.close(error)
         if self._channel is not None:
             self._channel.end(error)
+        breaking, self._breaking = self._breaking, {}
+        for conversation, due in breaking.values():
+            due.cancel()
+            conversation.close(error)
         self._http.close(error)
 
     # --- IHTTPUpstream --------------------------------------------------------------------------

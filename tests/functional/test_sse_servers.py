@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from typing import Any
 from unittest import TestCase
 
@@ -107,6 +108,17 @@ class SSEServerTests(TestCase):
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: pid not in processes_below(gate.directory), "the end of the server")
         self.assertNotEqual(int(ann.call("pid").text), pid)
+
+    def test_a_process_that_dies_within_a_call(self) -> None:
+        """The caller hears exit code and last words within a second (R34)."""
+        self.begin()
+        ann = self.open("old", "ann")
+        self.assertEqual(ann.call("echo", message="x").text, "ann: x")
+        begun = time.monotonic()
+        data = ann.call("die").message["error"]["data"]
+        self.assertLess(time.monotonic() - begun, 1.0)
+        self.assertEqual(data["exitCode"], 7)
+        self.assertIn("Out of cheese", data["stderr"])
 
     def test_everything(self) -> None:
         """The TypeScript SDK's: a session, its tools and a call."""

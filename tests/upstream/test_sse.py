@@ -14,7 +14,7 @@ from mcpgate.interfaces import IHTTPUpstream, IStdioChannel, IUpstream
 from mcpgate.model import Exit
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.sse import ENDPOINT_S, SSEUpstream
+from mcpgate.upstream.sse import ENDING_S, ENDPOINT_S, SSEUpstream
 from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
 from tests.upstream.sse_fakes import FakeSSEServer
@@ -26,7 +26,11 @@ class UpstreamTests(SynchronousTestCase):
     """What the pool keeps."""
 
     def setUp(self) -> None:
-        """Make one; nothing is asked for yet."""
+        """Make one of a process; nothing is asked for yet."""
+        self.begin(is_process=True)
+
+    def begin(self, *, is_process: bool) -> None:
+        """Make one."""
         self.clock = Clock()
         self.wheel = DeadlineWheel(self.clock, 0.5)
         self.server = FakeSSEServer(self.clock)
@@ -37,8 +41,10 @@ class UpstreamTests(SynchronousTestCase):
             SSEPlace(origin="http://h", target=b"/sse"),
             make=self.make,
             name="i1",
+            clock=self.clock,
             wheel=self.wheel,
             ended=self.ended,
+            is_process=is_process,
             message_s=60,
         )
         verifyObject(IUpstream, self.upstream)
@@ -72,13 +78,46 @@ class UpstreamTests(SynchronousTestCase):
         self.assertEqual(self.server.pools, ["i1.1", "i1.2"])
 
     def test_a_stream_that_breaks(self) -> None:
-        """Fails what is in work as a death would."""
+        """Fails what is in work as a death would, when the process lives on."""
         shaking = self.open().handshake(INIT, 30)
-        self.server.begin().done()
+        self.server.begin().receiver.response_end([])
+        self.assertIsNone(self.upstream.current)
+        self.assertNoResult(shaking)
+        self.clock.advance(ENDING_S)
         error = self.failureResultOf(shaking, BackendDied).value
         self.assertEqual(
             (error.detail, error.data), ("The server ended its event stream.", {"sent": True})
         )
+        self.ended.callback(Exit(code=3))
+
+    def test_a_stream_that_breaks_elsewhere(self) -> None:
+        """Fails what is in work at once: there is no process whose end could be told."""
+        self.begin(is_process=False)
+        shaking = self.open().handshake(INIT, 30)
+        self.server.begin().receiver.response_end([])
+        self.assertEqual(self.failureResultOf(shaking, BackendDied).value.data, {"sent": True})
+
+    def test_a_stream_that_breaks_with_its_process(self) -> None:
+        """Exit code and last words come a moment after; whoever is at work hears them."""
+        shaking = self.open().handshake(INIT, 30)
+        self.server.begin().receiver.response_end([])
+        other = self.open().handshake(INIT, 30)
+        self.ended.callback(Exit(code=3, stderr_tail=("Out of cheese",)))
+        for waiting in (shaking, other):
+            data = self.failureResultOf(waiting, BackendDied).value.data
+            self.assertEqual((data["exitCode"], data["stderr"]), (3, ["Out of cheese"]))
+            self.assertTrue(data["sent"])
+        self.clock.advance(ENDING_S)
+
+    def test_closed_while_the_end_is_waited_for(self) -> None:
+        """Nobody waits any longer."""
+        shaking = self.open().handshake(INIT, 30)
+        self.server.begin().receiver.response_end([])
+        error = BackendUnavailable("stopped")
+        self.upstream.close(error)
+        self.assertIs(self.failureResultOf(shaking, BackendUnavailable).value, error)
+        self.clock.advance(ENDING_S)
+        self.ended.callback(Exit())
 
     def test_a_server_that_refuses(self) -> None:
         """Is told as it was said."""

@@ -121,8 +121,10 @@ class FakeInstance:
                 SSEPlace(origin="http://h", target=b"/sse"),
                 make=self.converse(world),
                 name=self.instance_id,
+                clock=world.clock,
                 wheel=world.wheel,
                 ended=self.when_ended(),
+                is_process=not world.spec.url,
                 message_s=60.0,
             )
         elif world.spec.transport is Transport.STDIO and world.spec.era is Eras.MODERN:

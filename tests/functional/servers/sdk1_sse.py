@@ -2,7 +2,7 @@
 An HTTP+SSE server on the Python SDK 1.x:  ``sdk1_sse.py PORT``.
 
 Tools: ``echo`` (message; tells the variable WHO), ``steps`` (n; progress and log lines), ``roots``
-(asks the client), ``who`` (the field ``X-Key`` of the message), ``pid``.
+(asks the client), ``who`` (the field ``X-Key`` of the message), ``pid``, ``die`` (with code 7).
 """
 
 import os
@@ -43,6 +43,12 @@ def pid() -> str:
     return str(os.getpid())
 
 
-for tool in (echo, steps, roots, who, pid):
+def die() -> None:
+    """End the process, with a last word."""
+    print("Out of cheese", file=sys.stderr, flush=True)  # noqa: T201 - it is what is tested
+    os._exit(7)
+
+
+for tool in (echo, steps, roots, who, pid, die):
     server.add_tool(tool)
 server.run("sse")
