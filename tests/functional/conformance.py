@@ -4,8 +4,8 @@ The official conformance suite against a yardstick server, directly and through 
     python -m tests.functional.conformance --fixture py2 --revision 2026-07-28 --via both
 
 prints one line for each scenario: what passed, what failed and what the gate lost.  A check is
-lost when it passes as often less through the gate than it does directly.  The suite's own verdict
-on a scenario is no measure: some scenarios pass on servers that do not speak the revision.
+lost when it passes less often through the gate than directly, or fails only there.  The suite's
+own verdict on a scenario is no measure: some pass on servers that do not speak the revision.
 """
 
 from __future__ import annotations
@@ -188,11 +188,12 @@ def run_gate(case: TestCase, fixture: str, revision: str) -> dict[str, Checks]:
 
 
 def lost(direct: Results, gate: Results) -> dict[str, list[str]]:
-    """Give the checks of each scenario that passed less often through the gate."""
+    """Give the checks of each scenario that passed less often, or failed, only through the gate."""
     found = {}
     for scenario, checks in direct.items():
         seen = gate.get(scenario, Checks())
-        missing = checks.passed - seen.passed - seen.noted
+        missing = set(checks.passed - seen.passed - seen.noted)
+        missing |= seen.failed.keys() - checks.failed.keys()
         if missing:
             found[scenario] = sorted(missing)
     return found
