@@ -56,6 +56,7 @@ from mcpgate.web.listening.certificates import CertificateError
 from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
+from mcpgate.web.mcp.era_watch import EraWatch
 from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.modern_choice import EraProbe
 from mcpgate.web.mcp.prestart import make_greeting
@@ -254,6 +255,7 @@ class Gateway(StagedService):
             streams_per_key=config.gate.streams_per_key,
             servers=self.catalog.find,
             bridge=self.on_legacy.bridge,
+            used=EraWatch(self._reactor, self.eras, probe.ask, self.pool.stop).used,
         )
         relay = Relay(
             self._reactor,

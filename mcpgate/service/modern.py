@@ -76,12 +76,14 @@ def make_modern(
     streams_per_key: int,
     servers: Callable[[str], ServerSpec | None],
     bridge: ModernSpeaker | None = None,
+    used: Callable[[ServerSpec, Caller], None] = lambda spec, caller: None,
 ) -> Modern:
     """
     Put it together.
 
     :param servers: gives the entry of a server, for groups of them.
     :param bridge: carries modern requests to legacy servers.
+    :param used: looks again at the era of a server where what is known has grown old.
     """
     results = ResultCache(clock, meters)
     listens = Listens()
@@ -90,7 +92,7 @@ def make_modern(
         book.note(spec, modern=False)
 
     relay = ModernRelay(asker, results, listens, not_modern=not_modern)
-    choice = ModernChoice(book, probe, relay=relay, bridge=bridge)
+    choice = ModernChoice(book, probe, relay=relay, bridge=bridge, used=used)
     members = Members(choice)
     asker.together = Aggregate(members, servers, clock=clock, wheel=asker.carrier.wheel)
     endpoint = ModernEndpoint(

@@ -516,6 +516,7 @@ class World:
             streams_per_key=streams,
             make_id=lambda: f"stream-{next(stream_ids):032x}",
         )
+        self.used: list[ServerSpec] = []
         self.eras = EraBook(self.clock.seconds)
         asker = make_asker(
             self.clock,
@@ -533,6 +534,7 @@ class World:
             meters=self.meters,
             book=self.eras,
             streams_per_key=streams,
+            used=lambda spec, caller: self.used.append(spec),
             servers=lambda name: next(
                 (one for one in (self.spec, self.other) if one.name == name), None
             ),

@@ -7,6 +7,8 @@ is asked once, whoever comes first; who comes meanwhile waits for the same answe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,6 +17,7 @@ from zope.interface import implementer
 from mcpgate.errors import BadRequest, GateError
 from mcpgate.gate.eras import EraBook
 from mcpgate.interfaces import IMessageSink
+from mcpgate.mcp.evidence import Finding, of_discover
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Request, Response
 from mcpgate.mcp.methods import DISCOVER, LISTEN
 from mcpgate.mcp.modern import MODERN, Context
@@ -26,12 +29,6 @@ from mcpgate.web.mcp.modern_post import ModernPost, ModernSpeaker
 from mcpgate.web.mcp.session_state import public
 
 log = Logger()
-
-# Only a server of this era answers with these.
-_MODERN_CODES = frozenset({-32020, -32021})
-_UNSUPPORTED = -32022
-# Statuses that say nothing of the era (protocol.md 2.9); and everything from 500 on.
-_SILENT = frozenset({401, 403, 407, 408, 425, 429})
 
 ASKED_BY = Context(version=MODERN, capabilities={}, client={"name": "mcpgate", "version": "1"})
 
@@ -79,10 +76,12 @@ class EraProbe:
         )
 
         def judge(response: Message) -> bool:
-            head = exchange.head
-            if head is not None and (head.status in _SILENT or head.status >= 500):
-                raise NotModern(surely=False, status=head.status)
-            return speaks_modern(response)
+            assert isinstance(response, Response | ErrorResponse)
+            status = exchange.head.status if exchange.head is not None else 200
+            finding = of_discover(status, response)
+            if finding is Finding.UNKNOWN:
+                raise NotModern(surely=False, status=status)
+            return finding is Finding.MODERN
 
         def surely(failure: Failure) -> bool:
             if isinstance(failure.value, NotModern) and failure.value.surely:
@@ -104,17 +103,6 @@ class EraProbe:
             self._book.note(spec, modern=outcome)
         for waiter in self._waiting.pop(spec.name, []):
             waiter.callback(outcome if isinstance(outcome, Failure) else None)
-
-
-def speaks_modern(response: Message) -> bool:
-    """Tell by its answer to ``server/discover`` whether a server is of the modern era."""
-    if isinstance(response, Response):
-        versions: object = response.result.get("supportedVersions")
-    elif isinstance(response, ErrorResponse) and response.code == _UNSUPPORTED:
-        versions = response.data.get("supported") if isinstance(response.data, dict) else None
-    else:
-        return isinstance(response, ErrorResponse) and response.code in _MODERN_CODES
-    return isinstance(versions, list) and MODERN in versions
 
 
 @implementer(IMessageSink)
@@ -142,6 +130,7 @@ class ModernChoice:
 
     :param relay: for servers of the modern era.
     :param bridge: for those of the legacy one; None refuses, so that clients fall back.
+    :param used: told of each server somebody uses; looks again at what has grown old.
     """
 
     def __init__(
@@ -151,7 +140,9 @@ class ModernChoice:
         *,
         relay: ModernSpeaker,
         bridge: ModernSpeaker | None,
+        used: Callable[[ServerSpec, Caller], None] = lambda spec, caller: None,
     ) -> None:
+        self._used = used
         self._book = book
         self._probe = probe
         self._relay = relay
@@ -168,6 +159,7 @@ class ModernChoice:
     def _serve(self, post: ModernPost) -> None:
         relayed = self._is_relayed(post.spec)
         if relayed is not None:
+            self._used(post.spec, post.caller)
             self._hand_on(post, relayed)
             return
         finding = self._probe.find_out(post.spec, post.caller)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.errors import BackendTimeout, BackendUnavailable
-from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response
 from mcpgate.model import Eras, Transport
-from mcpgate.web.mcp.modern_choice import speaks_modern
 from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
 from tests.web.modern_kit import ModernWorld
@@ -94,22 +92,16 @@ class ProbeTests(SynchronousTestCase):
         self.assertEqual(world.server.waiting, [])
         self.assertEqual(world.leaks(), {})
 
-    def test_what_answers_mean(self) -> None:
-        """Versions count, and codes only this era has."""
-        for response, modern in (
-            (Response(1, {"supportedVersions": ["2026-07-28"]}), True),
-            (Response(1, {"supportedVersions": ["2025-11-25"]}), False),
-            (Response(1, {}), False),
-            (ErrorResponse(1, -32022, "", {"supported": ["2026-07-28"]}), True),
-            (ErrorResponse(1, -32022, "", {"supported": ["2027-01-01"]}), False),
-            (ErrorResponse(1, -32022, ""), False),
-            (ErrorResponse(1, -32020, ""), True),
-            (ErrorResponse(1, -32021, ""), True),
-            (ErrorResponse(1, -32601, ""), False),
-            (ErrorResponse(1, -32000, "Server not initialized"), False),
-            (Notification("x"), False),
-        ):
-            self.assertEqual(speaks_modern(response), modern, response)
+    def test_looked_at_again(self) -> None:
+        """What is known and has grown old is looked at again, not in the way of whoever asks."""
+        world = ModernWorld(era=Eras.AUTO)
+        answer, probe = self.ask(world)
+        probe.result(supportedVersions=["2026-07-28"])
+        world.server.take().result(a=1)
+        self.assertEqual(world.used, [])
+        world.call(id="d")
+        self.assertEqual(world.used, [world.spec])
+        self.assertEqual(answer.json["result"], {"a": 1})
 
 
 class ChoiceTests(SynchronousTestCase):
