@@ -24,7 +24,15 @@ from mcpgate.config.dialects.entries import (
 from mcpgate.config.dialects.server_entry import take_entry
 from mcpgate.config.dialects.server_json import is_server_json, take_server_json
 
-_KEYS: Final = ("mcpServers", "servers", "mcp_servers", "context_servers", "mcp", "extensions")
+_KEYS: Final = (
+    "mcpServers",
+    "servers",
+    "mcp.servers",  # VS Code's settings.json, flat
+    "mcp_servers",
+    "context_servers",
+    "mcp",
+    "extensions",
+)
 _ENV_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _FORMS: Final = (
     "Known are mcpServers files (Claude, Cursor, Gemini, mcpo ..), VS Code's servers, mcpProxy "

@@ -112,6 +112,12 @@ class DialectTests(SynchronousTestCase):
         enabled = [one.name for one in taken.servers if ("enabled", "off") not in one.keys]
         self.assertEqual([one.name for one in read(text, environ).servers], enabled)
 
+    def test_flat_settings(self) -> None:
+        """VS Code's settings.json may name the member of a member in one word."""
+        flat = {"mcp.servers": {"notes": {"transport": "sse", "url": "https://a.example.org/sse"}}}
+        (server,) = read_servers(json.dumps(flat), "settings", ENVIRON).servers
+        self.assertEqual(server.keys, [("url", "https://a.example.org/sse"), ("transport", "sse")])
+
     def test_mcp_servers(self) -> None:
         """The mcpServers of Claude, Cursor and most others."""
         taken, keys = take(CLAUDE)
