@@ -27,6 +27,9 @@ from mcpgate.model import Destination, Rate, Secret
 NAME: Final = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 5.6.2
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?", re.ASCII)
+_SERVER_HOST: Final = re.compile(
+    r"[a-z0-9-]{0,40}\*[a-z0-9-]{0,40}(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?){1,20}", re.ASCII
+)
 _DOTTED: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 _IMAGE: Final = re.compile(
     r"(?=.{1,255}\Z)(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"
@@ -322,6 +325,16 @@ def _host(text: str, _: Surroundings) -> str:
     return name
 
 
+def _server_host(text: str, _: Surroundings) -> str:
+    name = text.lower()
+    if not _SERVER_HOST.fullmatch(name):
+        raise BadValueError(
+            "this is no host name with one * in its first label",
+            "Write *.example.org or mcp-*.example.org",
+        )
+    return name
+
+
 def split_url(text: str) -> tuple[str, str]:
     """
     Give scheme and host of an absolute http or https URL without user, query and fragment.
@@ -563,6 +576,7 @@ FILE: Final = Kind(label="path of a file that exists", parse=_existing)
 LISTENERS: Final = Kind(label="endpoints, one on each line", parse=_listener, layout=Layout.LINES)
 NETWORKS: Final = Kind(label="addresses and networks", parse=_network, layout=Layout.WORDS)
 HOSTS: Final = Kind(label="host names", parse=_host, layout=Layout.WORDS)
+SERVER_HOSTS: Final = Kind(label="host names with one *", parse=_server_host, layout=Layout.WORDS)
 ORIGINS: Final = Kind(label="origins", parse=_origin, layout=Layout.WORDS)
 KEY_HEADERS: Final = Kind(label="field names", parse=_key_header, layout=Layout.WORDS)
 HEADER_NAMES: Final = Kind(label="field names", parse=_header_name, layout=Layout.WORDS)

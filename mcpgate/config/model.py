@@ -34,6 +34,7 @@ class GateSection:
     :ivar public_url: scheme and authority clients use, without a slash at the end; may be empty.
     :ivar allowed_hosts: lower-case names accepted in Host, beside that of ``public_url`` and the
         listeners' own; ``*.example.org`` covers one label; ``*`` accepts every name.
+    :ivar server_hosts: names with one ``*`` in the first label: where it stands, a server's name.
     :ivar allowed_origins: origins (``https://app.example.org``) browsers may call from.
     :ivar max_connections: 0 means: as many as the limit of open files leaves room for.
     :ivar body_min_rate: bytes per second a request body must reach after a grace of 5 s.
@@ -47,6 +48,7 @@ class GateSection:
     drain_s: float = 60.0
     trusted_proxies: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    server_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     aggregate: bool = True
     include: tuple[Path, ...] = ()

@@ -162,6 +162,16 @@ GATE: Final = SectionSchema(
             plain=True,
         ),
         Key(
+            name="server_hosts",
+            kind=kinds.SERVER_HOSTS,
+            into="server_hosts",
+            effect=(
+                "Names of hosts that stand for a server or group each, ``*`` for its name: with "
+                "``mcp-*.example.org``, ``notes`` is at ``https://mcp-notes.example.org/mcp``, too."
+            ),
+            plain=True,
+        ),
+        Key(
             name="allowed_origins",
             kind=kinds.ORIGINS,
             into="allowed_origins",

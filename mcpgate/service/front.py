@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from mcpgate.config.model import Config, GateSection
 from mcpgate.gate.admission import Slots
+from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.http.strictness import WireBounds
 from mcpgate.interfaces import IInbound
 from mcpgate.telemetry.access_log import AccessEntry
@@ -62,7 +63,14 @@ def certificate_sources(config: Config, now: Callable[[], datetime]) -> list[Sou
         ]
     directory = config.gate.state_dir / "tls"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return [lambda: self_signed(str(directory), tls.names, now())]
+    servers = [spec.name for spec in (*config.servers, *config.groups)]
+    names = (*tls.names, *server_hosts(config.gate).names(servers))
+    return [lambda: self_signed(str(directory), names, now())]
+
+
+def server_hosts(gate: GateSection) -> ServerHosts:
+    """Give the names of hosts that stand for servers."""
+    return ServerHosts(gate.server_hosts, urlsplit(gate.public_url).hostname or "")
 
 
 class Front:

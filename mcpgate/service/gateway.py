@@ -32,7 +32,7 @@ from mcpgate.model import Principal, ServerSpec
 from mcpgate.service.access import Access, make_access
 from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.eras import KeptEras
-from mcpgate.service.front import Front
+from mcpgate.service.front import Front, server_hosts
 from mcpgate.service.legacy import make_speakers
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.modern import make_asker, make_modern
@@ -173,8 +173,10 @@ class Gateway(StagedService):
         self.snapshots = make_snapshots(
             reactor, gate.state_dir, secret=secret, build_of=self.back.build_of, meters=meters
         )
+        self.server_hosts = server_hosts(gate)
         self.guard = Guard(
             allowed_hosts=gate.allowed_hosts,
+            server_hosts=self.server_hosts,
             allowed_origins=gate.allowed_origins,
             trusted_proxies=[str(network) for network in gate.trusted_proxies],
             public_url=gate.public_url,
@@ -275,7 +277,7 @@ class Gateway(StagedService):
             streams_per_key=config.gate.streams_per_key,
             make_id=lambda: secrets.token_urlsafe(16),
         )
-        routes = Routes((*config.servers, *config.groups))
+        routes = Routes((*config.servers, *config.groups), self.server_hosts)
         self.catalog.watch(lambda: routes.replace((*self.catalog.servers, *self.catalog.groups)))
         return Dispatcher(
             guard=self.guard,

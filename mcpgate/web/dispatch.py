@@ -68,8 +68,7 @@ class Dispatcher:
     def _dispatch(self, inbound: IInbound) -> None:
         if self._guard.check(inbound):
             return
-        path = inbound.head.path
-        route = self._routes.find(path)
+        route = self._routes.find(inbound.head.path, inbound.head.fields.get(b"host"))
         if route is None:
             # Everything that belongs to no server is the tree's to answer, 404 among it.
             self._show_page(inbound)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from mcpgate.errors import ForbiddenOrigin, MisdirectedRequest
+from mcpgate.gate.server_hosts import ServerHosts, host_name
 from mcpgate.http.fields import Fields
 from mcpgate.interfaces import IInbound
 from mcpgate.web.forwarding import TrustedProxies
@@ -44,16 +45,6 @@ _PARAM = re.compile(rb"mcp-param-[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.IGNORECASE)
 _MAX_PARAMS = 64
 
 
-def host_name(value: str) -> str:
-    """Give the lower-case name of a Host value, without port, brackets or a final dot."""
-    value = value.strip().lower()
-    if value.startswith("["):
-        return value[1:].partition("]")[0]
-    if value.count(":") == 1:
-        value = value.partition(":")[0]
-    return value.removesuffix(".")
-
-
 def _is_address(name: str) -> bool:
     try:
         ip_address(name)
@@ -68,6 +59,7 @@ class Guard:
 
     :param allowed_hosts: names accepted in Host beside the gate's own; ``*.example.org`` covers one
         label, ``*`` everything.  Ports are ignored.
+    :param server_hosts: names that stand for a server each; accepted as well.
     :param allowed_origins: origins of web pages that may call: ``https://app.example.org``,
         ``https://*.example.org`` (one label), ``http://localhost:*`` (any port), ``*`` (any).
         A page of the very host it calls is always allowed.
@@ -82,12 +74,14 @@ class Guard:
         self,
         *,
         allowed_hosts: Iterable[str] = (),
+        server_hosts: ServerHosts | None = None,
         allowed_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         public_url: str = "",
         key_fields: Iterable[str] = (),
         methods: Iterable[str] = ALLOWED_METHODS,
     ) -> None:
+        self._server_hosts = server_hosts or ServerHosts()
         self._configured = {host_name(name) for name in allowed_hosts}
         self._origins = {origin.lower().removesuffix("/") for origin in allowed_origins}
         if public_url:
@@ -151,6 +145,7 @@ class Guard:
             or name in self._configured
             or parent in self._own
             or parent in self._configured
+            or self._server_hosts.server_of(name) != ""
             or (self._any_address and _is_address(name))
         )
         if allowed and len(self._known_hosts) < _REMEMBERED:

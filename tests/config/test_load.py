@@ -521,6 +521,7 @@ class ParseConfigTests(SynchronousTestCase):
             "state_dir = ~/state\n"
             "trusted_proxies = 10.0.0.0/8, ::1\n"
             "allowed_hosts = A.example *.b.example * [::1]\n"
+            "server_hosts = *.Srv.example mcp-*.example.org\n"
             "http2 = yes\nbody_min_rate = 2KiB/s\nmax_body = 1MiB\n"
             "[auth]\nuse = second first\nheader = X-Outline-API-Key\n"
             "[auth:first]\ntype = none\nallow_public = on\nservers = far\n"
@@ -543,6 +544,7 @@ class ParseConfigTests(SynchronousTestCase):
         self.assertEqual(config.gate.public_url, "https://mcp.example.org:8443")
         self.assertEqual(config.gate.state_dir, Path("/home/gate/state"))
         self.assertEqual(config.gate.trusted_proxies, (ip_network("10.0.0.0/8"), ip_network("::1")))
+        self.assertEqual(config.gate.server_hosts, ("*.srv.example", "mcp-*.example.org"))
         self.assertEqual(config.gate.allowed_hosts, ("a.example", "*.b.example", "*", "::1"))
         self.assertTrue(config.gate.http2)
         self.assertEqual(config.gate.body_min_rate, 2048)

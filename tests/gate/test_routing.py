@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.gate.routing import Routes
+from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.model import ServerSpec, Transport
 
 
@@ -42,3 +43,27 @@ class RoutesTests(SynchronousTestCase):
             b"/servers/servers/notes/mcp",
         ):
             self.assertIsNone(routes.find(path), path)
+
+    def test_hosts(self) -> None:
+        """A host that names a server gives all its paths to it, but well-known ones."""
+        notes = ServerSpec(name="notes", transport=Transport.STDIO)
+        every = ServerSpec(name="mcp", transport=Transport.GROUP)
+        routes = Routes([notes, every], ServerHosts(["*.example.org", "mcp-*.example.net"]))
+        for host in (b"notes.example.org", b"Mcp-Notes.example.net:8443", b"notes.example.org."):
+            for path, is_endpoint, is_sse in (
+                (b"/mcp", True, False),
+                (b"/sse", False, True),
+                (b"/messages", False, True),
+                (b"/", False, False),
+                (b"/notes/mcp", False, False),
+            ):
+                route = routes.find(path, host)
+                assert route is not None, (host, path)
+                self.assertEqual((route.spec, route.rest), (notes, path))
+                self.assertEqual((route.is_endpoint, route.is_sse), (is_endpoint, is_sse))
+            self.assertIsNone(routes.find(b"/.well-known/oauth-protected-resource", host))
+        for other in (b"mcp.example.org", b"x.example.org", b"a.notes.example.org", b"", None):
+            route = routes.find(b"/notes/mcp", other)
+            assert route is not None
+            self.assertEqual(route.rest, b"/mcp")
+            self.assertIsNone(routes.find(b"/health", other))

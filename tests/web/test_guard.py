@@ -7,9 +7,10 @@ from typing_extensions import override
 from zope.interface.verify import verifyObject
 
 from mcpgate.errors import ForbiddenOrigin, MisdirectedRequest
+from mcpgate.gate.server_hosts import ServerHosts, host_name
 from mcpgate.http.heads import Peer
 from mcpgate.interfaces import IInbound
-from mcpgate.web.guard import Guard, host_name, own_names
+from mcpgate.web.guard import Guard, own_names
 from tests.web.asked import Asked
 
 HOST = (b"host", b"gate.example.org:8443")
@@ -72,6 +73,14 @@ class HostTests(SynchronousTestCase):
         for host in (b"a.example.org", b"x.b.example.org", b"p.example.org", b"localhost"):
             self.assertTrue(self.passes(guard, host), host)
         self.assertFalse(self.passes(guard, b"b.example.org"))
+
+    def test_hosts_of_servers(self) -> None:
+        """Names that stand for servers are served, and nothing that only looks alike."""
+        guard = Guard(server_hosts=ServerHosts(["*.b.example.org", "mcp-*.c.example.org"]))
+        for host in (b"x.b.example.org", b"mcp-x.c.example.org:8443"):
+            self.assertTrue(self.passes(guard, host), host)
+        for host in (b"b.example.org", b"x.y.b.example.org", b"x.c.example.org"):
+            self.assertFalse(self.passes(guard, host), host)
 
     def test_all(self) -> None:
         """A star serves every name and none."""

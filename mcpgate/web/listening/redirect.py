@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mcpgate.errors import BadRequest, GateError, MisdirectedRequest, NotFound
+from mcpgate.gate.server_hosts import host_name
 from mcpgate.interfaces import IInbound
-from mcpgate.web.guard import Guard, host_name
+from mcpgate.web.guard import Guard
 from mcpgate.web.refusal import refuse
 
 CHALLENGE_PATH = b"/.well-known/acme-challenge/"

@@ -33,9 +33,10 @@ class RelayRoute:
 
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request."""
-        spec = route.spec
+        spec, head = route.spec, inbound.head
+        prefix = head.path[: len(head.path) - len(route.rest)]
         if not (spec.transport.listens and spec.relay):
-            raise NotFound(f"The MCP endpoint is /{spec.name}/mcp.")
+            raise NotFound(f"The MCP endpoint is {prefix.decode('latin-1')}/mcp.")
         if climbs(route.rest):
             raise NotFound("A path must not hold '.' or '..' as a segment.")
         if spec.isolation is Isolation.PER_SESSION:
@@ -43,8 +44,6 @@ class RelayRoute:
         self._gate.charge(caller, spec)
         leave = self._gate.enter(caller)
         owner = owner_of(spec, caller.principal, "")
-        head = inbound.head
-        prefix = head.path[: len(head.path) - len(route.rest)]
         target = _base(spec) + route.rest
         if head.query is not None:
             target += b"?" + head.query
