@@ -4,8 +4,9 @@ Fifty strangers with the same ids on one shared server, who cancel and leave as 
 ``crossing.py PORT SERVER KEYS CALLS SEED``: every second one speaks HTTP+SSE, the others
 Streamable HTTP.  Each call has a marker that begins with its client's name.  Prints how many calls
 were made, how many were answered, cancelled and left, and how many messages (answers, progress,
-log lines) held another's marker (wrong) or that of an own earlier call (late: the answer was on
-its way when the call was cancelled).  All clients count their ids from 0.
+log lines) held the marker of the call in work, or of an earlier call of the same client and session
+that was cancelled or left (late: it was on its way then).  Every other marker is wrong.  All
+clients count their ids from 0.
 """
 
 # ruff: noqa: T201, TID251 - a program of its own: it prints, and chance is no secret here.
@@ -24,7 +25,7 @@ from typing import Any
 
 CLIENTS = 50
 ANSWER_S = 60.0
-MARKER = re.compile(rb"client\d+-\d+-")
+MARKER = re.compile(rb"(client\d+)-(\d+)-")
 INITIALIZE = {"capabilities": {}, "clientInfo": {"name": "crossing", "version": "1"}}
 
 
@@ -87,6 +88,11 @@ class Stranger:
         self.told: Counter[str] = Counter()
         self.number = 0
         self.marker = b""
+        # Sessions opened so far; that of the call in work; and by number: in which a call was
+        # given up.
+        self.sessions = 0
+        self.at = 0
+        self.given_up: dict[int, int] = {}
         self.exchange = Exchange(port, key)
         self.other = Exchange(port, key)
 
@@ -104,6 +110,9 @@ class Stranger:
                 params["_meta"] = {"progressToken": 1}
             if what != "answered" or self.chance.random() < 0.1:
                 arguments["wait"] = self.chance.uniform(0.001, 0.02)
+            self.at = self.sessions
+            if what != "answered":
+                self.given_up[self.number] = self.at
             body = {"jsonrpc": "2.0", "id": self.number, "method": "tools/call", "params": params}
             await asyncio.wait_for(getattr(self, what)(body), ANSWER_S)
             self.told[what] += 1
@@ -111,13 +120,15 @@ class Stranger:
 
     def look(self, text: bytes) -> None:
         """Look whose markers a message holds."""
-        for found in MARKER.findall(text):
-            if not found.startswith(self.name.encode() + b"-"):
+        for name, number in MARKER.findall(text):
+            if name != self.name.encode():
                 self.told["wrong"] += 1
-            elif found != self.marker:
+            elif (int(number), self.sessions) == (self.number, self.at):
+                self.told["messages"] += 1
+            elif self.given_up.get(int(number)) == self.sessions:
                 self.told["late"] += 1
             else:
-                self.told["messages"] += 1
+                self.told["wrong"] += 1
 
     def cancel(self) -> dict[str, object]:
         """Make what cancels the call."""
@@ -149,6 +160,7 @@ class StreamableStranger(Stranger):
 
     async def open(self) -> None:
         """Shake hands."""
+        self.sessions += 1
         params = {**INITIALIZE, "protocolVersion": "2025-11-25"}
         body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
         assert await self.post(self.exchange, body) == 200
@@ -197,6 +209,7 @@ class SSEStranger(Stranger):
 
     async def open(self) -> None:
         """Open the stream and shake hands."""
+        self.sessions += 1
         assert await self.other.send("GET", f"/{self.server}/sse") == 200
         self.named = asyncio.Event()
         self.answer = asyncio.get_running_loop().create_future()
