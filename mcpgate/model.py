@@ -122,12 +122,13 @@ class Isolation(Enum):
 
 
 class Transport(Enum):
-    """How the gate speaks to a server: ``sse`` is HTTP+SSE of 2024-11-05."""
+    """How the gate speaks to a server: ``sse`` is that of 2024-11-05, ``rest`` no MCP at all."""
 
     GROUP = "group"
     STDIO = "stdio"
     HTTP = "http"
     SSE = "sse"
+    REST = "rest"
 
     @property
     def listens(self) -> bool:
@@ -260,6 +261,62 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RESTParameter:
+    """
+    One parameter of an operation of a REST service.
+
+    :ivar argument: the tool's argument that holds its value.
+    :ivar place: ``path``, ``query`` or ``header``.
+    :ivar style: how arrays and objects are written, in the words of OpenAPI; ``json``: as JSON.
+    :ivar explode: their values are separate, not one list.
+    """
+
+    argument: str
+    name: str
+    place: str
+    style: str
+    explode: bool
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RESTOperation:
+    """
+    One operation of a REST service, and the tool it is.
+
+    :ivar path: with ``{NAME}`` where parameters of the path stand.
+    :ivar body: the tool's argument that is the body; empty when there is none.
+    :ivar media: the body's media type.
+    :ivar tool: the tool as clients see it, in JSON.
+    """
+
+    name: str
+    method: str
+    path: str
+    parameters: tuple[RESTParameter, ...] = ()
+    body: str = ""
+    body_required: bool = False
+    media: str = ""
+    tool: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RESTService:
+    """
+    A REST service as its OpenAPI document describes it.
+
+    :ivar instructions: what the document says of the whole.
+    :ivar left_out: why operations have become no tools, a line each.
+    """
+
+    title: str
+    version: str
+    instructions: str = field(repr=False)
+    operations: tuple[RESTOperation, ...] = field(repr=False)
+    left_out: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """
     One ``[server:NAME]``: what to run or where to connect, for whom, within which bounds.
@@ -288,6 +345,7 @@ class ServerSpec:
     :ivar sse: the gate serves HTTP+SSE at ``/NAME/sse`` and ``/NAME/messages`` itself.
     :ivar openapi_face: its tools are served as REST too, with an OpenAPI document.
     :ivar group: for the runtime ``group``: whom it stands for.
+    :ivar rest: with the transport ``rest``: what ``url`` offers; ``url`` is where paths begin.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
 
@@ -323,6 +381,7 @@ class ServerSpec:
     relay: bool = True
     relay_body_bytes: int = 0
     group: Group | None = None
+    rest: RESTService | None = None
 
 
 def fill(template: str, values: dict[str, str]) -> str:

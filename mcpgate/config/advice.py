@@ -116,6 +116,9 @@ def _room(config: Config) -> Iterator[str]:
 
 
 def _server(spec: ServerSpec, path: str | None, which: Which) -> Iterator[str]:
+    if spec.rest is not None and spec.rest.left_out:
+        left_out = spec.rest.left_out
+        yield f"[server:{spec.name}] {len(left_out)} operations are no tools: {left_out[0][:200]}"
     title = f"[server:{spec.name}]"
     if (
         spec.runtime == "process"

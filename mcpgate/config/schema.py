@@ -965,6 +965,28 @@ SERVER: Final = SectionSchema(
             effect="HTTP field sent to an HTTP server with each request; a template.",
         ),
         Key(
+            name="openapi",
+            kind=kinds.PATH,
+            effect=(
+                "The OpenAPI document (3.0 or 3.1, JSON or YAML) of a REST service that is served "
+                "as an MCP server, each operation a tool. ``url`` is where its paths begin; "
+                "default: the first of its ``servers``. Needs the extra ``openapi``."
+            ),
+            plain=True,
+        ),
+        Key(
+            name="allow",
+            kind=kinds.PATTERNS,
+            default_note="every one",
+            effect="With ``openapi``: the tools that are made, with ``*`` and ``?``.",
+        ),
+        Key(
+            name="deny",
+            kind=kinds.PATTERNS,
+            default_note="none",
+            effect="With ``openapi``: tools that are not made; stronger than ``allow``.",
+        ),
+        Key(
             name="forward_headers",
             kind=kinds.HEADER_NAMES,
             into="forward_headers",

@@ -10,6 +10,7 @@ from mcpgate.config.kinds import Surroundings, split_url
 from mcpgate.config.model import GateSection, LimitsSection
 from mcpgate.config.networks import is_private_host
 from mcpgate.config.reading import Values
+from mcpgate.config.rest import rest_service
 from mcpgate.config.schema import RESERVED_SERVERS
 from mcpgate.config.sections import bucket, header_templates, ordered, written
 from mcpgate.config.units import format_size
@@ -44,12 +45,20 @@ def server_spec(
         for name in written(values, key.name):
             if key.only and how not in key.only.split():
                 values.problem(name, f"this key means nothing to a server with {how}", "Remove it")
-    transport = _transport(values, how)
+    service = None
+    if "openapi" in values:
+        service = rest_service(values) if "openapi" in values.found else None
+        if service is None:
+            return None
+        _check_rest(values)
+    transport = Transport.REST if service is not None else _transport(values, how)
     # What is said over one event stream belongs to whoever opened it.
     one_for_all = how == "url" and transport is not Transport.SSE
     isolation = values.get("isolation", "shared" if one_for_all else "per-key")
     fields: dict[str, Any] = dict(values.fields())
     fields.setdefault("max_body_bytes", gate.max_body_bytes)
+    if service is not None:
+        fields.setdefault("url", service.base)
     fields.setdefault("mcp_path", "/sse" if transport is Transport.SSE else "/mcp")
     if how == "command":
         program, *arguments = fields["command"]
@@ -69,9 +78,13 @@ def server_spec(
         lifetime=Lifetime(**_any(values, "lifetime")),
         container=Container(**_any(values, "container")),
         rate=_rate(values, limits),
-        relay=values.get("relay", transport.listens),
+        relay=service is None and values.get("relay", transport.listens),
+        rest=service.service if service is not None else None,
         **fields,
     )
+    for name in ("allow", "deny"):
+        if name in values and service is None:
+            values.problem(name, "this key means nothing without openapi", "Remove it")
     _check_names(values)
     _check_templates(values, spec)
     _check_ahead(values, spec)
@@ -85,6 +98,12 @@ def server_spec(
     return spec
 
 
+def _check_rest(values: Values) -> None:
+    for key in ("transport", "era", "relay", "relay_max_body"):
+        if key in values:
+            values.problem(key, "this key means nothing to a REST service", "Remove it")
+
+
 def _program(text: str, around: Surroundings) -> str:
     """Make a path of what is written like one; a bare name is left for ``PATH``."""
     if text.startswith("~/") and around.home is not None:
@@ -94,6 +113,12 @@ def _program(text: str, around: Surroundings) -> str:
 
 def _how(values: Values) -> str | None:
     """Tell whether the gate starts the server (``command``, ``image``) or calls it (``url``)."""
+    if "openapi" in values:
+        for key in ("command", "image"):
+            if key in values:
+                values.problem(key, "a REST service is called, not started", "Remove it")
+                return None
+        return "url"
     for key in ("command", "image"):
         if key in values and "url" in values:
             values.problem(
@@ -127,6 +152,8 @@ def _transport(values: Values, how: str) -> Transport:
 
 def _era(values: Values, transport: Transport) -> Eras:
     era = values.get("era", "auto")
+    if transport is Transport.REST:
+        return Eras.MODERN
     if transport is not Transport.SSE:
         return Eras(era)
     if era in ("modern", "dual"):

@@ -354,6 +354,26 @@ class Forwarding:
         """Make the fields of an MCP message that is the gate's own."""
         return [_JSON, _MCP_ACCEPT, _IDENTITY, *_filled(spec, caller)]
 
+    def rest_request(
+        self, head: RequestHead | None, spec: ServerSpec, caller: Caller, own: FieldLines
+    ) -> FieldLines:
+        """
+        Make the fields of a request to a REST service.
+
+        :param head: of the client's request; what ``forward_headers`` names is passed on.
+        :param own: those of the call; none of them stands in for one the configuration gives.
+        """
+        filled = _filled(spec, caller)
+        allowed = {name.lower().encode("ascii") for name in spec.forward_headers}
+        fixed = allowed.union(name for name, _ in filled)
+        passed = [line for line in head.fields if line[0] in allowed] if head is not None else []
+        return [
+            *passed,
+            *(line for line in own if line[0] not in fixed),
+            _IDENTITY,
+            *(line for line in filled if line[0] != _IDENTITY[0]),
+        ]
+
     def own_stream(self, spec: ServerSpec, caller: Caller) -> FieldLines:
         """Make the fields of a GET of the gate's own for an event stream."""
         return [(b"accept", b"text/event-stream"), _IDENTITY, *_filled(spec, caller)]

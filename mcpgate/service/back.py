@@ -241,7 +241,7 @@ def make_connect(
             wheel=wheel,
             meters=meters,
         )
-        if spec.transport is Transport.HTTP:
+        if spec.transport is not Transport.SSE:
             return http
         scheme = urlsplit(spec.url).scheme or "http"
         return SSEUpstream(

@@ -22,6 +22,7 @@ from mcpgate.web.mcp.modern_exchange import Carrier
 from mcpgate.web.mcp.modern_listen import Listens
 from mcpgate.web.mcp.modern_post import ModernSpeaker
 from mcpgate.web.mcp.modern_relay import ModernRelay
+from mcpgate.web.mcp.rest.asker import RESTAsker
 from mcpgate.web.mcp.together.aggregate import Aggregate
 from mcpgate.web.mcp.together.member import Members
 
@@ -95,6 +96,7 @@ def make_modern(
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge, used=used)
     members = Members(choice)
     asker.together = Aggregate(members, servers, clock=clock, wheel=asker.carrier.wheel)
+    asker.rest = RESTAsker(asker.carrier)
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
     )

@@ -126,6 +126,7 @@ class TableTests(SynchronousTestCase):
                 "rate",
                 "relay",
                 "group",
+                "rest",
             },
             "group:NAME": {"rename"},
         }

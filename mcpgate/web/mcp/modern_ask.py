@@ -152,11 +152,13 @@ class Asker:
     See `mcpgate.web.mcp.modern_post.ModernAsker`.
 
     :ivar together: asks groups of servers.
+    :ivar rest: asks REST services.
     """
 
     def __init__(self, carrier: Carrier) -> None:
         self.carrier = carrier
         self.together: ModernAsker | None = None
+        self.rest: ModernAsker | None = None
 
     def ask(
         self,
@@ -171,6 +173,8 @@ class Asker:
         """See `ModernAsker.ask`."""
         if self.together is not None and spec.group is not None:
             return self.together.ask(spec, caller, request, sink, source=source)
+        if self.rest is not None and spec.rest is not None:
+            return self.rest.ask(spec, caller, request, sink, source=source)
         if spec.transport is Transport.STDIO:
             asking = StdioAsking(self.carrier, spec, caller, request, sink)
             asking.begin()
