@@ -55,13 +55,13 @@ from mcpgate.web.guard import Guard
 from mcpgate.web.listening.certificates import CertificateError
 from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
+from mcpgate.web.mcp.cold.prestart import make_greeting
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
-from mcpgate.web.mcp.era_watch import EraWatch
 from mcpgate.web.mcp.event_log import EventBudget
-from mcpgate.web.mcp.modern_choice import EraProbe
-from mcpgate.web.mcp.prestart import make_greeting
+from mcpgate.web.mcp.modern.choice import EraProbe
+from mcpgate.web.mcp.on_modern.era_watch import EraWatch
+from mcpgate.web.mcp.over_sse.endpoint import SSEEndpoint
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
-from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.relay.relay_route import RelayRoute

@@ -13,16 +13,16 @@ from mcpgate.http.forwarding import Forwarding
 from mcpgate.model import Caller, ServerSpec, Transport
 from mcpgate.runtime.pool import InstancePool
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.mcp.bridged_sessions import BridgedSpeaker
-from mcpgate.web.mcp.cold_answers import ColdAnswers
-from mcpgate.web.mcp.era_switch import EraSwitch
-from mcpgate.web.mcp.era_watch import EraWatch, Probe
+from mcpgate.web.mcp.cold.answers import ColdAnswers
 from mcpgate.web.mcp.event_log import EventBudget
-from mcpgate.web.mcp.http_sessions import HTTPSpeaker
-from mcpgate.web.mcp.modern_post import ModernAsker
+from mcpgate.web.mcp.modern.post import ModernAsker
+from mcpgate.web.mcp.on_modern.era_switch import EraSwitch
+from mcpgate.web.mcp.on_modern.era_watch import EraWatch, Probe
+from mcpgate.web.mcp.on_modern.sessions import BridgedSpeaker
+from mcpgate.web.mcp.over_http.sessions import HTTPSpeaker
+from mcpgate.web.mcp.over_sse.sessions import SSESpeaker
+from mcpgate.web.mcp.over_stdio.sessions import StdioSpeaker
 from mcpgate.web.mcp.post import Speaker
-from mcpgate.web.mcp.sse_sessions import SSESpeaker
-from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 
 
 def make_speakers(

@@ -15,13 +15,13 @@ from mcpgate.interfaces import IInstancePool
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.mcp.modern_ask import Asker
-from mcpgate.web.mcp.modern_choice import EraProbe, ModernChoice
-from mcpgate.web.mcp.modern_endpoint import ModernEndpoint
-from mcpgate.web.mcp.modern_exchange import Carrier
-from mcpgate.web.mcp.modern_listen import Listens
-from mcpgate.web.mcp.modern_post import ModernSpeaker
-from mcpgate.web.mcp.modern_relay import ModernRelay
+from mcpgate.web.mcp.modern.ask import Asker
+from mcpgate.web.mcp.modern.choice import EraProbe, ModernChoice
+from mcpgate.web.mcp.modern.endpoint import ModernEndpoint
+from mcpgate.web.mcp.modern.exchange import Carrier
+from mcpgate.web.mcp.modern.listen import Listens
+from mcpgate.web.mcp.modern.post import ModernSpeaker
+from mcpgate.web.mcp.modern.relay import ModernRelay
 from mcpgate.web.mcp.rest.asker import RESTAsker
 from mcpgate.web.mcp.together.aggregate import Aggregate
 from mcpgate.web.mcp.together.member import Members

@@ -13,8 +13,8 @@ from mcpgate.stores.snapshot_files import SnapshotFiles
 from mcpgate.stores.sqlite import OneThread
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
-from mcpgate.web.mcp.cold_answers import ColdAnswers
-from mcpgate.web.mcp.snapshots import MAX_BYTES, SnapshotBook
+from mcpgate.web.mcp.cold.answers import ColdAnswers
+from mcpgate.web.mcp.cold.snapshots import MAX_BYTES, SnapshotBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

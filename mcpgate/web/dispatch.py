@@ -19,9 +19,9 @@ from mcpgate.interfaces import IInbound
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.endpoint import MCPEndpoint
+from mcpgate.web.mcp.over_sse.endpoint import SSEEndpoint
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from mcpgate.web.mcp.session_state import public
-from mcpgate.web.mcp.sse_endpoint import SSEEndpoint
 from mcpgate.web.refusal import refuse, refuse_message
 
 

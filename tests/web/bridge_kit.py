@@ -13,9 +13,9 @@ from mcpgate.gate.eras import EraBook
 from mcpgate.interfaces import IInbound, IMessageSink
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
 from mcpgate.model import Caller, ServerSpec, Transport
-from mcpgate.web.mcp.bridged_sessions import BridgedSpeaker
-from mcpgate.web.mcp.era_switch import EraSwitch
-from mcpgate.web.mcp.era_watch import EraWatch
+from mcpgate.web.mcp.on_modern.era_switch import EraSwitch
+from mcpgate.web.mcp.on_modern.era_watch import EraWatch
+from mcpgate.web.mcp.on_modern.sessions import BridgedSpeaker
 from mcpgate.web.mcp.post import Speaker
 from tests.web.endpoint_kit import World
 from tests.web.fake_inbound import FakeInbound
@@ -169,7 +169,7 @@ class BridgeWorld(World):
             self.era_book.note(self.spec, legacy=legacy, modern=modern)
 
     def probe(self, spec: ServerSpec, caller: Caller) -> Deferred[bool]:
-        """See `mcpgate.web.mcp.era_watch.Probe`."""
+        """See `mcpgate.web.mcp.on_modern.era_watch.Probe`."""
         self.probed += 1
         return fail(self.found) if isinstance(self.found, GateError) else succeed(self.found)
 

@@ -21,7 +21,7 @@ from mcpgate.mcp.jsonrpc import (
 )
 from mcpgate.web.mcp.answer import Answer
 from mcpgate.web.mcp.errand import Errand
-from mcpgate.web.mcp.http_fetch import messages_in
+from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.session_state import with_id
 

@@ -1,7 +1,7 @@
 """
 The MCP endpoint of one server: Streamable HTTP towards clients.
 
-What is of the modern era goes to `mcpgate.web.mcp.modern_endpoint`.  For the legacy one this checks
+What is of the modern era goes to `mcpgate.web.mcp.modern.endpoint`.  For the legacy one this checks
 what the transport demands (2025-03-26 .. 2025-11-25), finds the session, charges the limits, and
 hands the message to the speaker of the server's transport.  It does not know how the server is
 spoken to.
@@ -37,7 +37,7 @@ from mcpgate.mcp.methods import DISCOVER, INITIALIZE, PING
 from mcpgate.mcp.revisions import REVISIONS, Era
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.mcp.answer import STREAM_FIELDS
-from mcpgate.web.mcp.modern_endpoint import ModernEndpoint, is_modern
+from mcpgate.web.mcp.modern.endpoint import ModernEndpoint, is_modern
 from mcpgate.web.mcp.opening import check_initialize, new_session, taken_apart
 from mcpgate.web.mcp.post import SESSION, VERSION, Post, Speaker
 from mcpgate.web.mcp.session_state import public

@@ -19,7 +19,7 @@ from mcpgate.http.fields import Fields
 from mcpgate.http.heads import Peer, RequestHead
 from mcpgate.interfaces import IInbound
 from mcpgate.mcp.framing import SSEReader
-from mcpgate.web.mcp.http_fetch import EVENT_STREAM, MAX_EVENT_BYTES, media_type
+from mcpgate.web.mcp.over_http.fetch import EVENT_STREAM, MAX_EVENT_BYTES, media_type
 
 Lines = list[tuple[bytes, bytes]]
 

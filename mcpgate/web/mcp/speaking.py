@@ -20,13 +20,13 @@ from mcpgate.model import Caller, Isolation, Owner, ServerSpec
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.mcp.answer import Answer
-from mcpgate.web.mcp.cold_answers import ColdAnswers
-from mcpgate.web.mcp.cold_start import Leases
-from mcpgate.web.mcp.era_switch import EraSwitch
+from mcpgate.web.mcp.cold.answers import ColdAnswers
+from mcpgate.web.mcp.cold.leases import Leases
+from mcpgate.web.mcp.cold.start_report import StartReport
 from mcpgate.web.mcp.event_log import EventBudget, EventLog
+from mcpgate.web.mcp.on_modern.era_switch import EraSwitch
 from mcpgate.web.mcp.post import SESSION, Post, owner_of
 from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
-from mcpgate.web.mcp.start_report import StartReport
 from mcpgate.web.mcp.stream_link import StreamLink
 
 log = Logger()

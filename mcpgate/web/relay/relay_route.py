@@ -12,7 +12,7 @@ from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
 from mcpgate.model import Caller, Isolation, ServerSpec
-from mcpgate.web.mcp.cold_start import Leases
+from mcpgate.web.mcp.cold.leases import Leases
 from mcpgate.web.mcp.post import owner_of
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import refuse

@@ -11,7 +11,7 @@ from mcpgate.http.fields import Fields
 from mcpgate.http.heads import Peer, RequestHead
 from mcpgate.interfaces import IInbound
 from mcpgate.web.mcp.errand import Errand
-from mcpgate.web.mcp.http_fetch import MAX_EVENT_BYTES
+from mcpgate.web.mcp.over_http.fetch import MAX_EVENT_BYTES
 
 HEAD = RequestHead(method="POST", path=b"/notes/mcp", query=None, version=(1, 1), fields=Fields())
 JSON = [(b"Content-Type", b"application/json")]

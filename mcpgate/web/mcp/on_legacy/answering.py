@@ -9,7 +9,7 @@ from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response, encode, e
 from mcpgate.mcp.modern import INPUT_REQUIRED
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.mcp.answer import Answer
-from mcpgate.web.mcp.modern_post import ModernPost, keeps_status, status_of
+from mcpgate.web.mcp.modern.post import ModernPost, keeps_status, status_of
 
 
 class ModernAnswer:

@@ -24,7 +24,7 @@ from mcpgate.mcp.modern import ASKING, REMOVED
 from mcpgate.mcp.parking import MAX_INPUTS
 from mcpgate.mcp.to_modern import INTERNAL_ERROR, Powers, discovered, has
 from mcpgate.model import Principal
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.on_legacy.answering import ModernAnswer
 from mcpgate.web.mcp.on_legacy.call import BridgedCall, Lot
 from mcpgate.web.mcp.on_legacy.listen import BridgedListen
@@ -45,7 +45,7 @@ _MAX_ANSWERS: Final = 4 * MAX_INPUTS
 
 class LegacyBridge:
     """
-    See `mcpgate.web.mcp.modern_post.ModernSpeaker`.
+    See `mcpgate.web.mcp.modern.post.ModernSpeaker`.
 
     :param seal: makes and reads ``requestState``.
     :param make_handle: gives handles nobody can guess.

@@ -23,7 +23,7 @@ from mcpgate.mcp.parking import Client, Conversation
 from mcpgate.mcp.to_modern import Powers, server_info
 from mcpgate.timing.wheel import Deadline
 from mcpgate.web.mcp.errand import Errand
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.on_legacy.answering import ModernAnswer
 from mcpgate.web.mcp.on_legacy.parked import Parked
 from mcpgate.web.mcp.on_legacy.request_state import Seal, original

@@ -9,7 +9,7 @@ from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import Notification, encode
 from mcpgate.mcp.methods import LIST_CHANGED
 from mcpgate.mcp.subscribing import Wanted, acknowledged, ended, subject, tagged
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.on_legacy.session import GateSession
 from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.refusal import refuse_message

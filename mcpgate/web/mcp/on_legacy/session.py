@@ -49,7 +49,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.upstream.subscriptions import Subscriptions
 from mcpgate.web.mcp.errand import Errand, Lines
-from mcpgate.web.mcp.http_fetch import messages_in
+from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.post import Post, Speaker
 
 log = Logger()

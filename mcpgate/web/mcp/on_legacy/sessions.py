@@ -24,8 +24,8 @@ from mcpgate.mcp.revisions import LATEST_LEGACY
 from mcpgate.mcp.to_modern import ALL_POWERS, Powers
 from mcpgate.model import Caller, Isolation, Principal, ServerSpec, Transport
 from mcpgate.web.mcp.errand import Errand
-from mcpgate.web.mcp.http_fetch import messages_in
 from mcpgate.web.mcp.on_legacy.session import Desk, GateSession, NotOpenedError, plain
+from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.post import Post, owner_of
 
 _Key = tuple[Principal, str, Powers]

@@ -22,8 +22,8 @@ from mcpgate.mcp.methods import DISCOVER, LISTEN
 from mcpgate.mcp.modern import COMPLETE, META_SERVER, MODERN
 from mcpgate.mcp.rest_call import call_of, result_of
 from mcpgate.model import Caller, RESTService, ServerSpec
-from mcpgate.web.mcp.http_fetch import fetch
-from mcpgate.web.mcp.modern_exchange import Carrier, public_error
+from mcpgate.web.mcp.modern.exchange import Carrier, public_error
+from mcpgate.web.mcp.over_http.fetch import fetch
 
 # A changed document is a changed server; its list must not be kept for long.
 TTL_MS = 5000

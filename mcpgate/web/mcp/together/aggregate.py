@@ -28,7 +28,7 @@ from mcpgate.mcp.methods import DISCOVER, LISTEN
 from mcpgate.mcp.modern import COMPLETE, META_SERVER, MODERN, meta_of
 from mcpgate.model import Caller, Group, Principal, ServerSpec
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.mcp.modern_exchange import public_error
+from mcpgate.web.mcp.modern.exchange import public_error
 from mcpgate.web.mcp.together.listen import Absences, TogetherListen
 from mcpgate.web.mcp.together.member import Members, RefusedError
 

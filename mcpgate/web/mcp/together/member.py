@@ -28,8 +28,8 @@ from mcpgate.mcp.methods import LISTEN
 from mcpgate.mcp.modern import Context
 from mcpgate.model import Caller, ServerSpec
 from mcpgate.web.mcp.errand import Errand
-from mcpgate.web.mcp.http_fetch import messages_in
-from mcpgate.web.mcp.modern_post import ModernPost, ModernSpeaker
+from mcpgate.web.mcp.modern.post import ModernPost, ModernSpeaker
+from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.session_state import public, with_id
 
 _NOBODY = Peer("", secure=True)

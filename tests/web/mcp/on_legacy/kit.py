@@ -13,13 +13,13 @@ from mcpgate.mcp.modern import MODERN, Context, stamped
 from mcpgate.model import ServerSpec, Transport
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.web.mcp.event_log import EventBudget
-from mcpgate.web.mcp.http_sessions import HTTPSpeaker
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.on_legacy.bridge import LegacyBridge
 from mcpgate.web.mcp.on_legacy.request_state import Seal
 from mcpgate.web.mcp.on_legacy.session import Desk
+from mcpgate.web.mcp.over_http.sessions import HTTPSpeaker
+from mcpgate.web.mcp.over_stdio.sessions import StdioSpeaker
 from mcpgate.web.mcp.post import Speaker
-from mcpgate.web.mcp.stdio_sessions import StdioSpeaker
 from tests.web.endpoint_kit import KEEPALIVE_S, World, caller_of
 from tests.web.fake_inbound import FakeInbound
 

@@ -29,7 +29,7 @@ from mcpgate.model import (
     Transport,
 )
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.together.aggregate import Aggregate
 from mcpgate.web.mcp.together.member import Members
 
@@ -46,7 +46,7 @@ def spec(name: str) -> ServerSpec:
 
 class FakeServers:
     """
-    See `mcpgate.web.mcp.modern_post.ModernSpeaker`.
+    See `mcpgate.web.mcp.modern.post.ModernSpeaker`.
 
     :ivar posts: what was asked, oldest first.
     :ivar results: the result of a method of a server, or an error, or what makes one of a post.

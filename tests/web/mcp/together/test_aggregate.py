@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import BackendUnavailable, GateError, InvalidParams, MethodNotFound
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response, encode
 from mcpgate.mcp.modern import META_SERVER
-from mcpgate.web.mcp.modern_post import ModernPost
+from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.together.aggregate import GREETING_WAIT_S, LIST_WAIT_S, META_ABSENT
 from tests.web.mcp.together.group_kit import ANN, STREAM, GroupWorld
 

@@ -1,0 +1,1 @@
+"""What clients are told while their server does not run, and what is started before they ask."""

@@ -1,0 +1,1 @@
+"""Clients of the modern era (2026-07-28), and how modern servers are asked."""

@@ -1,0 +1,1 @@
+"""Legacy sessions on servers that speak Streamable HTTP."""

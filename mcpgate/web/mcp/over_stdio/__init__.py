@@ -1,0 +1,1 @@
+"""Legacy sessions on stdio servers."""

@@ -1,0 +1,92 @@
+"""Tests of mcpgate.web.mcp.cold.prestart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcpgate.model import Caller, Isolation, Lifetime, Owner, ServerSpec, Transport
+from mcpgate.web.mcp.cold.prestart import make_greeting
+from tests.web.endpoint_kit import World, caller_of, request
+
+NOTES = ServerSpec(
+    name="notes", transport=Transport.STDIO, prestart=True, lifetime=Lifetime(idle_stop_s=60.0)
+)
+SHARED = replace(NOTES, name="all", isolation=Isolation.SHARED)
+PLAIN = replace(NOTES, name="plain", prestart=False)
+
+
+class GreetingTests(SynchronousTestCase):
+    """Who is greeted with a start."""
+
+    def setUp(self) -> None:
+        """Make one over a pool that notes what it is asked."""
+        self.clock = Clock()
+        self.begun: list[tuple[str, Owner, str]] = []
+
+    def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
+        """See `IInstancePool.start_ahead`."""
+        self.begun.append((spec.name, owner, caller.principal.subject))
+        return True
+
+    def greet(self, caller: Caller, times: int = 1) -> list[str]:
+        """Have somebody come; give what was begun for it."""
+        pool: Any = self
+        if not hasattr(self, "greeting"):
+            made = make_greeting([NOTES, PLAIN, SHARED], pool, self.clock)
+            assert made is not None
+            self.greeting = made
+        for _ in range(times):
+            self.greeting(caller)
+        self.assertEqual(self.begun, [])
+        self.clock.advance(0)
+        begun, self.begun = self.begun, []
+        return [name for name, _, _ in begun]
+
+    def test_first_request(self) -> None:
+        """The first request of a key starts every server that says so, for that key."""
+        self.assertEqual(self.greet(caller_of("ann"), 3), ["notes", "all"])
+        self.assertEqual(self.greet(caller_of("ann")), [])
+        self.assertEqual(self.greet(caller_of("bob")), ["notes", "all"])
+
+    def test_after_a_pause(self) -> None:
+        """Who comes back when its server was stopped for want of use is greeted again."""
+        ann = caller_of("ann")
+        self.greet(ann)
+        for _ in range(3):
+            self.clock.advance(59.0)
+            self.assertEqual(self.greet(ann), [])
+        self.clock.advance(60.0)
+        self.assertEqual(self.greet(ann), ["notes", "all"])
+
+    def test_only_what_it_may_use(self) -> None:
+        """A server that is closed to a key is not started for it."""
+        ann = caller_of("ann")
+        self.assertEqual(self.greet(replace(ann, servers=frozenset({"all"}))), ["all"])
+
+    def test_nobody_wants_it(self) -> None:
+        """Without such a server there is nothing to do on any request."""
+        pool: Any = self
+        self.assertIsNone(make_greeting([PLAIN], pool, self.clock))
+
+    def test_bounded(self) -> None:
+        """However many keys come, not all are remembered."""
+        self.greet(caller_of("ann"))
+        greeting: Any = self.greeting
+        for number in range(10_001):
+            greeting(caller_of(f"k{number}"))
+        self.assertEqual(len(greeting._seen), 10_000)
+
+    def test_by_any_request(self) -> None:
+        """Any request of a known key greets, to whatever server; none of an unknown one."""
+        world = World()
+        greeted: list[str] = []
+        world.dispatcher._greet = lambda caller: greeted.append(caller.principal.subject)
+        world.pool.at_once = False
+        world.post(request("tools/list"), path=b"/other/mcp")
+        world.post(request("tools/list"), key="bad")
+        world.ask("GET", key="k2", path=b"/notes/files/x")
+        self.assertEqual(greeted, ["k1", "k2"])
