@@ -33,6 +33,7 @@ class Errand:
     :param ended: called once when the answer is complete, or was cut off.
     :ivar status: of the answer; 0 while there is none.
     :ivar fields: of the answer.
+    :ivar reader: of the answer where it is an event stream.
     :ivar cut: the answer was cut off before it was complete.
     :ivar notes: for the access log; share the dictionary of the client's own request.
     """
@@ -55,9 +56,9 @@ class Errand:
         self.started = self.finished = self.cut = False
         self.status = 0
         self.fields = Fields()
+        self.reader: SSEReader | None = None
         self._told = told
         self._ended = ended
-        self._reader: SSEReader | None = None
         self._body = bytearray()
         self._gone: list[Callable[[], None]] = []
         self._flow: tuple[Callable[[], None], Callable[[], None]] | None = None
@@ -115,19 +116,19 @@ class Errand:
         self.status = status
         self.fields = Fields((name.lower(), value) for name, value in fields)
         if media_type(self.fields) == EVENT_STREAM:
-            self._reader = SSEReader(MAX_EVENT_BYTES)
+            self.reader = SSEReader(MAX_EVENT_BYTES)
 
     def write(self, data: bytes) -> None:
         """See `IInbound.write`."""
         if self.finished:
             return
-        if self._reader is None:
+        if self.reader is None:
             self._body += data
             if len(self._body) > MAX_EVENT_BYTES:
                 self.abort()
             return
         try:
-            events = self._reader.feed(data)
+            events = self.reader.feed(data)
         except BadBackendAnswer:
             self.abort()
             return

@@ -4,10 +4,16 @@ One request of a client on its way through an HTTP server's session.
 The warm path is bytes: the body goes up as it came, the answer comes down as it came.  Only a
 small JSON answer is held until it is whole, and an event stream is cut at event boundaries, so
 that a failure of the server can still be told in words.
+
+A server may end its stream before the answer and want to be asked for the rest (2025-11-25).
+Clients that got its event ids do so themselves; for all others it is done here.
+
+This is over 500 lines since trying, passing on and failing share the state of one exchange.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocol
@@ -26,6 +32,7 @@ from mcpgate.model import KIB, MIB, Exit, Isolation
 from mcpgate.runtime.attempt import exit_data
 from mcpgate.timing.wheel import Deadline
 from mcpgate.web.event_stream import EventAligner
+from mcpgate.web.mcp.errand import Errand
 from mcpgate.web.mcp.over_http.fetch import (
     EVENT_STREAM,
     JSON_TYPE,
@@ -52,6 +59,11 @@ MAX_HELD_BYTES = 16 * MIB
 # How long the end of the process may lag behind that of its connections.
 ENDING_S = 0.4
 
+# How soon the rest of a stream is asked for where the server does not say, and at the soonest.
+RETRY_MS = 1000
+RETRY_LEAST_MS = 100
+EVENT_ID_CHARS = 4 * KIB
+
 
 @implementer(IResponseReceiver)
 class HTTPCall:
@@ -71,6 +83,7 @@ class HTTPCall:
         "_call",
         "_deadline",
         "_ended",
+        "_event_id",
         "_given_up_at",
         "_head",
         "_held",
@@ -120,6 +133,8 @@ class HTTPCall:
         # Events that may have been answers, and whether the client can ask for lost ones.
         self._suspects: list[bytes] = []
         self._resumable = False
+        # The last event before a stream whose rest is asked for here.
+        self._event_id = ""
 
     # --- For the session ------------------------------------------------------------------------
 
@@ -134,7 +149,7 @@ class HTTPCall:
 
         :return: the id under which the server knows the request; None when it never heard of it.
         """
-        sent = self._call is not None
+        sent = self._call is not None or bool(self._event_id)
         self._abort_call()
         self._fail(CallCancelled())
         return self._id.upstream if sent else None
@@ -285,6 +300,8 @@ class HTTPCall:
             return
         if self._aligner is not None or self._reader is not None:
             self._look_at_suspects()
+            if self._answer.waiting and self._asks_for_rest():
+                return
             if self._answer.waiting and not self._resumable:
                 # A stream without ids can not be taken up again: waiting for it would be for ever.
                 self._lost(BadBackendAnswer("The server's event stream ended without an answer."))
@@ -314,11 +331,61 @@ class HTTPCall:
         """See `IResponseReceiver.response_upgraded`; a POST of ours never asks for it."""
         raise BadBackendAnswer
 
+    # --- The rest of a stream ---------------------------------------------------------------------
+
+    def _asks_for_rest(self) -> bool:
+        """Ask for the rest in a while; False where nobody can, or the client does."""
+        inbound = self._post.inbound
+        reader = inbound.reader if isinstance(inbound, Errand) else None
+        if self._aligner is None:
+            reader = self._reader
+        event_id = "" if reader is None else reader.last_event_id or self._event_id
+        lease = self._lease
+        if reader is None or lease is None or not 0 < len(event_id) <= EVENT_ID_CHARS:
+            return False
+        self._event_id = event_id
+        retry_ms = RETRY_MS if reader.retry_ms is None else max(RETRY_LEAST_MS, reader.retry_ms)
+        wait_s = min(retry_ms / 1000, self._post.spec.call_timeout_s)
+        self._unless_ended(lease, wait_s, self._ask_for_rest)
+        return True
+
+    def _ask_for_rest(self) -> None:
+        lease, post = self._lease, self._post
+        if self._ended or lease is None:
+            return
+        self._aligner = self._reader = None
+        try:
+            self._call = lease.upstream.send(
+                "GET",
+                self._speaker.target(post.spec),
+                self._speaker.rest_fields(post.caller, post.spec, self._session, self._event_id),
+                None,
+                self,
+                pool=post.caller.principal,
+                length=0,
+                timeout_s=post.spec.call_timeout_s,
+                stream=True,
+            )
+        except GateError as error:
+            self._fail(error)
+            return
+        if self._paused:
+            self._call.pause()
+
     # --- Answers ----------------------------------------------------------------------------------
 
     def _held_answer(self, body: bytes) -> None:
         head = self._head
         assert head is not None
+        if self._event_id:
+            # Whatever it says, the call may have run: it is not sent again.
+            self._fail(
+                BadBackendAnswer(
+                    f"The server answered HTTP {head.status} to a question for its stream's rest.",
+                    data={"status": head.status},
+                )
+            )
+            return
         if session_is_lost(head.status, body) and self._tries < 3:
             # The server refused before running anything: sending it again is safe.
             self._speaker.forgotten(self._session, self._link, self._shakes)
@@ -409,13 +476,17 @@ class HTTPCall:
         lease = self._lease
         if lease is None or self._post.spec.url:
             self._fail(error)
-            return
+        else:
+            self._unless_ended(lease, ENDING_S, lambda: self._fail(error))
+
+    def _unless_ended(self, lease: ILease, wait_s: float, then: Callable[[], None]) -> None:
+        """Wait; fail at once, with how the server ended, if it does."""
 
         def told(how: Exit) -> None:
             self._fail(BackendDied(data=exit_data(how, stderr=not self._is_shared())))
 
-        ending = lease.instance.when_ended().addTimeout(ENDING_S, self._speaker.clock)
-        ending.addCallbacks(told, lambda _: self._fail(error))
+        ending = lease.instance.when_ended().addTimeout(wait_s, self._speaker.clock)
+        ending.addCallbacks(told, lambda _: then())
         ending.addErrback(lambda failure: log.failure("A call could not be failed", failure))
 
     def _is_shared(self) -> bool:

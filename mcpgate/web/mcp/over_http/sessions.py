@@ -354,6 +354,13 @@ class HTTPSpeaker(SpeakerBase):
         fields = self._forwarding.endpoint_request(inbound.head, inbound.peer, spec, caller)
         return fields + _session_fields(session)
 
+    def rest_fields(
+        self, caller: Caller, spec: ServerSpec, session: Session, event_id: str
+    ) -> Fields:
+        """Give the fields of a GET for what came after an event."""
+        fields = self._forwarding.own_stream(spec, caller) + _session_fields(session)
+        return [*fields, (b"last-event-id", event_id.encode())]
+
     def _own_fields(self, spec: ServerSpec, session: Session, caller: Caller) -> Fields:
         return self._forwarding.own_request(spec, caller) + _session_fields(session)
 

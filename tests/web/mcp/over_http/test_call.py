@@ -18,7 +18,10 @@ from mcpgate.model import Exit, Isolation, Transport
 from mcpgate.web.mcp.over_http.call import HOLD_BYTES
 from mcpgate.web.mcp.over_http.fetch import session_is_lost
 from tests.web.endpoint_kit import World, notification, request
+from tests.web.fake_exchange import Sent
+from tests.web.fake_inbound import FakeInbound
 from tests.web.http_case import PROGRESS, HTTPCase, reply
+from tests.web.sse_client import SSEClient
 
 
 class AnswerTests(HTTPCase):
@@ -567,6 +570,150 @@ class FailureTests(HTTPCase):
         sent.data(b"x" * (HOLD_BYTES + 1))
         sent.done()
         self.assertEqual(self.world.leaks(), {})
+
+
+class RestTests(HTTPCase):
+    """A server ends its stream before the answer, and wants to be asked for the rest."""
+
+    def begin(self) -> tuple[FakeInbound, Sent]:
+        """Call, as a client that gets JSON alone; the stream ends after an event with an id."""
+        answer = self.call(accept=b"application/json")
+        sent = self.take()
+        sent.head()
+        sent.data(b"id: e1\r\nretry: 2000\r\ndata: \r\n\r\n")
+        sent.done()
+        return answer, sent
+
+    def rest(self) -> Sent:
+        """Give what asks for the rest, once it is time to."""
+        self.world.pass_time(2)
+        return self.take()
+
+    def test_asked_for(self) -> None:
+        """In the time the server names, as often as it likes; the client notices nothing."""
+        answer, post = self.begin()
+        self.world.pass_time(1)
+        self.assertEqual(self.world.server.waiting, [])
+        sent = self.rest()
+        self.assertEqual((sent.method, sent.fields[b"last-event-id"]), ("GET", b"e1"))
+        self.assertEqual(sent.session, post.session)
+        sent.head()
+        sent.event(PROGRESS, id="e2")
+        sent.done()
+        self.assertEqual(self.rest().fields[b"last-event-id"], b"e2")
+        sent = self.world.server.all[-1]
+        sent.head()
+        sent.event(reply(post, a=1))
+        self.assertEqual(answer.json["result"], {"a": 1})
+        self.assertEqual(self.world.leaks(), {})
+
+    def test_for_a_client_of_http_sse(self) -> None:
+        """It has no resumption of its own."""
+        client = SSEClient(self.world)
+        client.open()
+        self.world.settle()
+        client.call("x", 7)
+        self.world.settle()
+        post = next(sent for sent in self.world.server.waiting if sent.method == "POST")
+        post.head()
+        post.event(None, id="e1")
+        post.done()
+        self.world.pass_time(2)
+        sent = self.world.server.waiting[-1]
+        self.assertEqual((sent.method, sent.fields[b"last-event-id"]), ("GET", b"e1"))
+        sent.head()
+        sent.event(reply(post, a=1))
+        sent.done()
+        self.assertEqual((client.heard[-1]["id"], client.heard[-1]["result"]), (7, {"a": 1}))
+        client.leave()
+        self.assertEqual(self.world.leaks(), {})
+
+    def test_of_a_call_with_an_id_of_the_gates(self) -> None:
+        """The client got none of the stream's ids: the gate asks."""
+        self.call()
+        answer = self.call()
+        self.take()
+        post = self.take()
+        post.head()
+        post.event(None, id="e1")
+        post.done()
+        sent = self.rest()
+        sent.head()
+        sent.event(reply(post, a=1))
+        self.assertEqual((answer.told["id"], answer.told["result"]), (1, {"a": 1}))
+
+    def test_refused(self) -> None:
+        """The client is told; the call is never sent again, whatever the server says."""
+        for status in (404, 405, 500):
+            answer, _ = self.begin()
+            self.rest().empty(status)
+            self.assert_error(answer, -31003)
+            self.assertEqual(answer.json["error"]["data"]["status"], status)
+        self.assertEqual(self.world.server.waiting, [])
+
+    def test_a_server_that_dies(self) -> None:
+        """Before it is asked or after, the client hears it."""
+        answer, _ = self.begin()
+        self.rest().fail()
+        self.assert_error(answer, -31003)
+        answer, _ = self.begin()
+        self.world.server.error = BackendUnavailable()
+        self.world.pass_time(2)
+        self.assert_error(answer, -31001)
+
+    def test_a_server_that_dies_meanwhile(self) -> None:
+        """Is not waited for; its last words are told."""
+        answer, _ = self.begin()
+        self.world.pool.newest.ended.callback(Exit(code=3, stderr_tail=("Out of cheese",)))
+        self.assert_error(answer, -31003)
+        data = answer.json["error"]["data"]
+        self.assertEqual((data["exitCode"], data["stderr"]), (3, ["Out of cheese"]))
+
+    def test_a_rest_that_tells_nothing(self) -> None:
+        """Is asked for until the call's time is over."""
+        answer, _ = self.begin()
+        asked = 0
+        while not answer.finished:
+            self.world.pass_time(2)
+            for sent in tuple(self.world.server.waiting):
+                if sent.method == "GET":
+                    asked += 1
+                    self.world.server.waiting.remove(sent)
+                    sent.head()
+                    sent.done()
+        self.assertGreater(asked, 10)
+        self.assert_error(answer, -31002)
+
+    def test_cancelled(self) -> None:
+        """While it is waited for: the server hears of it, and nothing is asked for."""
+        answer, _ = self.begin()
+        self.world.post(notification("notifications/cancelled", requestId=1), self.session)
+        self.assert_error(answer, -31010)
+        self.assertEqual(self.world.server.all[-1].message["params"], {"requestId": 1})
+        asked = len(self.world.server.all)
+        self.world.pass_time(5)
+        self.assertEqual(len(self.world.server.all), asked)
+
+    def test_an_id_without_measure(self) -> None:
+        """Is not carried about."""
+        answer = self.call(accept=b"application/json")
+        sent = self.take()
+        sent.head()
+        sent.event(None, id="e" * 5000)
+        sent.done()
+        self.assert_error(answer, -31003)
+
+    def test_a_slow_reader(self) -> None:
+        """Slows what follows too."""
+        self.call()
+        answer = self.call()
+        self.take()
+        post = self.take()
+        post.head()
+        post.event(None, id="e1")
+        answer.read_slowly()
+        post.done()
+        self.assertTrue(self.rest().paused)
 
 
 class IdTests(HTTPCase):
