@@ -8,7 +8,8 @@ from typing import Any
 from unittest import TestCase
 
 from tests.functional.gate_process import GATE, HTTP, NO_LIMITS, STDIO, GateProcess
-from tests.functional.mcp_client import Client
+from tests.functional.mcp_client import INITIALIZE, Client, events
+from tests.functional.yardsticks import YARDSTICKS
 
 CALL = {
     "jsonrpc": "2.0",
@@ -116,6 +117,52 @@ class ResumptionTests(TestCase):
             self.assertEqual(client.post([batch[1]]).status, 202)
             other = self.open(gate, server, version="2025-06-18").post(batch)
             self.assertEqual((other.status, json.loads(other.body)["error"]["code"]), (400, -32600))
+
+    def test_a_server_that_ends_its_streams(self) -> None:
+        """A real server wants to be asked for the rest; the gate does for clients that can not."""
+        gate = GateProcess(self, GATE + NO_LIMITS + YARDSTICKS["py1"].entry("py1"))
+        self.keys = [gate.add_key("ann")]
+        gate.start()
+        call = {"name": "test_reconnection", "arguments": {}}
+        text = "answered after the stream was closed"
+
+        plain = self.open(gate, "py1")
+        told = plain.post(
+            {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call},
+            Accept="application/json",
+        )
+        self.assertEqual((told.message["id"], told.text), (7, text))
+
+        modern = Client(gate, "py1", self.keys[0])
+        name = "io.modelcontextprotocol/"
+        meta = {
+            f"{name}protocolVersion": "2026-07-28",
+            f"{name}clientInfo": {"name": "test", "version": "1"},
+            f"{name}clientCapabilities": {},
+        }
+        fields = {
+            "MCP-Protocol-Version": "2026-07-28",
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": "test_reconnection",
+        }
+        message = {"jsonrpc": "2.0", "id": 8, "method": "tools/call"}
+        told = modern.post({**message, "params": {**call, "_meta": meta}}, **fields)
+        self.assertEqual((told.message["id"], told.text), (8, text), told.body)
+
+        old = Client(gate, "py1", self.keys[0])
+        old.path = "/py1/sse"
+        with old.listen(Accept="text/event-stream") as stream:
+            while not (line := stream.readline()).startswith(b"data:"):
+                self.assertNotEqual(line, b"")
+            old.path = line.decode().partition(":")[2].strip()
+            heard = events(stream)
+            # The client of the TypeScript SDK asks for its newest revision over HTTP+SSE too.
+            old.request("initialize", {**INITIALIZE, "protocolVersion": "2025-11-25"})
+            self.assertEqual(next(heard)["result"]["protocolVersion"], "2025-11-25")
+            old.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+            old.request("tools/call", call, id=9)
+            answer = next(heard)
+            self.assertEqual((answer["id"], answer["result"]["content"][0]["text"]), (9, text))
 
 
 def _all(body: bytes) -> list[dict[str, Any]]:
