@@ -58,6 +58,10 @@ def read_document(path: Path) -> dict[str, Any]:
 
     :raises BadValueError: it can not be used; with what to do.
     """
+    if {"http:", "https:"} & set(path.parts):
+        raise BadValueError(
+            "a document is read from a file, never fetched", "Save it and name the file"
+        )
     try:
         content, _ = read_bounded(path, DOCUMENT_BYTES)
     except OSError as error:

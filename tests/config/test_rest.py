@@ -114,6 +114,11 @@ class RESTTests(SynchronousTestCase):
         ):
             self.assertIn(why, self.why(document, suffix=suffix))
 
+    def test_url(self) -> None:
+        """Nothing is fetched: an address is refused with what to do."""
+        (problem,) = problems(f"{BASE}[server:pets]\nopenapi = https://h/openapi.json\n")
+        self.assertIn("never fetched", problem.text)
+
     def test_left_out(self) -> None:
         """When nothing is left the first reason is told."""
         operation = {

@@ -20,12 +20,17 @@ class FaceTests(TestCase):
 
     def setUp(self) -> None:
         """Start it."""
-        real.require("servers", "everything", "openapi")
+        real.require("servers", "everything", "openapi", "mcp2")
         text = GATE.replace("[auth:keys]", "allowed_origins = https://ui.example\n[auth:keys]", 1)
         servers = (
             f"\n[server:time]\ncommand = {real.python('servers')} -m mcp_server_time\n"
             f"[server:everything]\n"
             f"command = {real.node()} {real.package('everything') / EVERYTHING} stdio\n"
+        )
+        yardstick = f"command = {real.python('mcp2')} <servers>/yardstick2.py modern"
+        servers += (
+            f"[server:new]\n{yardstick} stdio\nera = modern\n"
+            f"[server:newer]\n{yardstick} http {{port}}\nera = modern\ntransport = http\n"
         )
         self.gate = GateProcess(self, text + NO_LIMITS + STDIO + HTTP + servers)
         self.key = self.gate.add_key("ann")
@@ -83,6 +88,14 @@ class FaceTests(TestCase):
         self.assertEqual(together.fields["Access-Control-Allow-Origin"], "https://ui.example")
         image = json.loads(self.call("/everything/tools/get-tiny-image").body)
         self.assertTrue(any(str(one).startswith("data:image/png;base64,") for one in image), image)
+
+    def test_modern(self) -> None:
+        """Servers of the modern era alone serve too, also where arguments stand in HTTP fields."""
+        for path in ("/new/tools/", "/newer/tools/", "/mcp/tools/new__", "/mcp/tools/newer__"):
+            said = self.call(path + "test_x_mcp_header", region="eu")
+            self.assertEqual((said.status, said.body), (200, b'"here"'), path)
+            asks = self.call(path + "test_elicitation", message="Who?")
+            self.assertEqual((asks.status, reason(asks)), (422, "tool_asks"), path)
 
     def test_page(self) -> None:
         """The page for people shows the tools."""

@@ -39,6 +39,7 @@ from mcpgate.model import Isolation, ServerSpec, Transport
 from mcpgate.web.event_stream import EventAligner
 from mcpgate.web.mcp.answer import Answer
 from mcpgate.web.mcp.cold.snapshots import uses_caller
+from mcpgate.web.mcp.errand import Errand
 from mcpgate.web.mcp.modern.ask import (
     MAX_HELD_BYTES,
     Asker,
@@ -97,9 +98,11 @@ class ModernRelay:
         if kept is not None:
             answer.told(Response(request.id, kept))
             return
-        if spec.transport is Transport.STDIO:
+        # A call of the gate's own has no fields of parameters: they are made for the server's tool.
+        own_call = isinstance(post.inbound, Errand) and request.method == "tools/call"
+        if spec.transport is Transport.STDIO and not own_call:
             self._ask_child(post, answer)
-        elif spec.transport is not Transport.HTTP:
+        elif own_call or spec.transport is not Transport.HTTP:
             answer.take_back = self.asker.ask(
                 spec, post.caller, request, answer, source=post.inbound
             )

@@ -197,13 +197,20 @@ class RESTEndpoint:
         return answer.result
 
     def _url(self, inbound: IInbound, route: Route) -> str:
-        """Tell where the paths of a server begin, as this client sees it."""
+        """
+        Tell where the paths of a server begin, as this client sees it.
+
+        Where the host names the server the path does not: then ``public_url`` is another's.
+        """
         head = inbound.head
-        origin = self._public_url
-        if not origin:
-            host = (head.fields.get(b"host") or b"").decode("latin-1")
-            origin = f"{'https' if inbound.peer.secure else 'http'}://{host}" if host else ""
-        return origin + head.path[: len(head.path) - len(route.rest)].decode("ascii", "replace")
+        prefix = head.path[: len(head.path) - len(route.rest)].decode("ascii", "replace")
+        if self._public_url and prefix:
+            return self._public_url + prefix
+        host = (head.fields.get(b"host") or b"").decode("latin-1")
+        scheme = "https" if inbound.peer.secure else "http"
+        if self._public_url:
+            scheme = self._public_url.partition(":")[0]
+        return f"{scheme}://{host}{prefix}" if host else prefix
 
 
 def _check_content(inbound: IInbound) -> None:

@@ -8,6 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from mcpgate.errors import BackendUnavailable
+from mcpgate.gate.routing import Routes
+from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.mcp.jsonrpc import ErrorResponse
 from mcpgate.model import Rate
 from mcpgate.web.mcp.rest.endpoint import LIST_WAIT_S, RESTEndpoint
@@ -15,6 +17,7 @@ from mcpgate.web.mcp.together.member import Members
 from tests.web.endpoint_kit import World
 from tests.web.fake_inbound import FakeInbound
 from tests.web.mcp.together.group_kit import FakeServers
+from tests.web.modern_kit import ModernWorld
 
 LIST = ("notes", "tools/list")
 CALL = ("notes", "tools/call")
@@ -65,6 +68,23 @@ class DocumentTests(Case):
         self.world.dispatcher._rest._public_url = "https://mcp.example.org"
         answer = self.get()
         self.assertEqual(answer.json["servers"], [{"url": "https://mcp.example.org/notes"}])
+
+    def test_own_host(self) -> None:
+        """On a host of the server's own its paths begin there."""
+        world = self.world
+        world.dispatcher._routes = Routes([world.spec], ServerHosts(("*.gate.example",), ""))
+        world.dispatcher._rest._public_url = "http://mcp.example.org"
+        inbound = FakeInbound(
+            "GET",
+            b"/openapi.json",
+            fields=[(b"host", b"notes.gate.example"), (b"authorization", b"Bearer k1")],
+        )
+        world.dispatcher(inbound)
+        self.assertEqual(inbound.json["servers"], [{"url": "http://notes.gate.example"}])
+        world.dispatcher._rest._public_url = ""
+        old = FakeInbound("GET", b"/notes/openapi.json", fields=[(b"authorization", b"Bearer k1")])
+        world.dispatcher(old)
+        self.assertEqual(old.json["servers"], [{"url": "/notes"}])
 
     def test_pages(self) -> None:
         """Every page of a long list is asked for, up to a bound."""
@@ -195,6 +215,33 @@ class CallTests(Case):
         self.make(concurrent=1)
         self.call()
         self.assertEqual(self.call().status, 503)
+
+
+class ModernTests(SynchronousTestCase):
+    """A server of the modern era, really asked."""
+
+    def test_fields_of_parameters(self) -> None:
+        """Arguments that stand in HTTP fields too are put there, for who knows nothing of it."""
+        world = ModernWorld()
+        path = b"/notes/tools/add"
+        more = ((b"mcp-param-region", b"wrong"),)
+        answer = world.ask("POST", {"region": "eu"}, path=path, more=more)
+        server = world.pool.newest.http
+        first = server.take()
+        self.assertNotIn(b"mcp-param-region", first.fields)
+        error = {"code": -32020, "message": "Mcp-Param-Region is missing"}
+        first.json({"jsonrpc": "2.0", "id": first.message["id"], "error": error}, 400)
+        listing = server.take()
+        region = {"type": "string", "x-mcp-header": "Region"}
+        schema = {"type": "object", "properties": {"region": region}}
+        tools = {"tools": [{"name": "add", "inputSchema": schema}]}
+        listing.json({"jsonrpc": "2.0", "id": listing.message["id"], "result": tools})
+        second = server.take()
+        self.assertEqual(second.fields[b"mcp-param-region"], b"eu")
+        said = {"resultType": "complete", "content": [{"type": "text", "text": "ok"}]}
+        second.json({"jsonrpc": "2.0", "id": second.message["id"], "result": said})
+        self.assertEqual((answer.status, answer.json), (200, "ok"))
+        self.assertEqual((world.pool.held, world.meters.calls_in_work), (0, 0))
 
 
 class DoorTests(Case):
