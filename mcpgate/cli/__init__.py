@@ -21,6 +21,7 @@ from typing import Final
 
 COMMANDS: Final = (
     "add",
+    "call",
     "capacity",
     "check",
     "cleanup",
@@ -40,12 +41,15 @@ COMMANDS: Final = (
     "servers",
     "sessions",
     "start",
+    "status",
     "stop",
+    "testing",
+    "tools",
     "version",
 )
 """
 Modules of this package, in the order ``mcpgate --help`` lists what they declare; ``servers`` is
-``list`` and ``show``, ``importing`` is ``import``.
+``list`` and ``show``, ``importing`` is ``import``, ``testing`` is ``test``.
 """
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it

@@ -8,7 +8,10 @@ import shlex
 import sys
 from typing import Any
 
-from mcpgate.cli.edit import REFUSED, add_config, change
+from mcpgate.cli.asking import Asker, add_whose, whose
+from mcpgate.cli.control_client import CommandError, find_gate
+from mcpgate.cli.edit import NOT_DONE, REFUSED, add_config, change
+from mcpgate.cli.testing import print_steps, report, try_server
 from mcpgate.config.dialects.docker_run import is_docker_run, take_docker_run
 from mcpgate.config.dialects.entries import Server, Taken
 from mcpgate.config.dialects.writing import as_ini
@@ -51,7 +54,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of [server:NAME]"
     )
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="have a running gate take it over and try it; go back if it fails",
+    )
     add_config(parser)
+    add_whose(parser)
     parser.set_defaults(run=run, words=[])
 
 
@@ -65,12 +74,43 @@ def run(arguments: argparse.Namespace) -> int:
     for note in server.notes:
         print(f"note: {note}", file=sys.stderr)
     section = as_ini(Taken("", [server]))
+    if arguments.test and not arguments.dry_run:
+        return _tested(arguments, server.name, section)
     return change(
         arguments.config,
         lambda text: with_section(text, section),
         f"added {server.name}",
         dry_run=arguments.dry_run,
     )
+
+
+def _tested(arguments: argparse.Namespace, name: str, section: str) -> int:
+    """Add it, have the gate take it over, try it; write back what was there if that fails."""
+    path = arguments.config
+    try:
+        asked = whose(arguments)
+        gate = find_gate(argparse.Namespace(state_dir=None, config=path))
+        gate.get("/version")
+        before = path.read_text(encoding="utf-8")
+        code = change(
+            path, lambda text: with_section(text, section), f"added {name}", dry_run=False
+        )
+        if code:
+            return code
+        try:
+            gate.post("/reload", {})
+            steps = try_server(Asker(gate, name, asked, arguments.timeout), [])
+            print_steps(steps)
+            if report(name, steps) == 0:
+                return 0
+        except CommandError as error:
+            print(f"mcpgate: {error}", file=sys.stderr)
+        change(path, lambda _: before, f"took {name} out again", dry_run=False)
+        gate.post("/reload", {})
+    except CommandError as error:
+        print(f"mcpgate: {error}", file=sys.stderr)
+        return error.code
+    return NOT_DONE
 
 
 def _what(server: Server, arguments: argparse.Namespace) -> str:

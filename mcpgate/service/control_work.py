@@ -180,7 +180,7 @@ class ControlWork:
             raise BadRequest(f"Server '{spec.name}' is started with each session of its own.")
         owners = {
             owner_of(spec, caller.principal, ""): caller
-            for caller in await self._callers(spec, chosen)
+            for caller in await self.callers(spec, chosen)
         }
         waiting = [
             self._gateway.pool.lease(spec, owner, caller) for owner, caller in owners.items()
@@ -194,9 +194,9 @@ class ControlWork:
                 result.raiseException()
         return [(spec.name, owner.label) for owner in owners]
 
-    def _callers(self, spec: ServerSpec, chosen: Chosen) -> Deferred[list[Caller]]:
-        """Find in whose name to start; raises why nobody's."""
-        if spec.isolation is Isolation.SHARED:
+    def callers(self, spec: ServerSpec, chosen: Chosen) -> Deferred[list[Caller]]:
+        """Find in whose name to start or ask; raises why nobody's."""
+        if spec.isolation is Isolation.SHARED and spec.group is None:
             return succeed([operator()])
         if chosen.key is not None:
             return self._gateway.access.gate.vouch(chosen.key).addCallback(
@@ -232,6 +232,7 @@ def data_leftover(server: str, folder: str, *, used: bool) -> Leftover:
 
 
 def _allowed(spec: ServerSpec, caller: Caller) -> Caller:
-    if not caller.may_use(spec.name):
+    names = (spec.name, *(() if spec.group is None else spec.group.servers))
+    if not any(map(caller.may_use, names)):
         raise BadRequest(f"That key may not use server '{spec.name}'.")
     return caller

@@ -17,6 +17,7 @@ from mcpgate.gate.access.lockout import Lockout
 from mcpgate.interfaces import IInbound
 from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
+from mcpgate.service.control_ask import ControlAsk
 from mcpgate.service.control_work import ControlWork
 from mcpgate.telemetry.metrics import GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, EngineView, EraView, ImageView, InstanceView
@@ -106,6 +107,7 @@ class Pages:
         self._public = server_of(not admin.listen)
         self._private = server_of(True)
         work = ControlWork(gateway, time.time)
+        questions = ControlAsk(gateway, work)
         control = ControlTree(
             ControlView(
                 version=__version__,
@@ -119,6 +121,8 @@ class Pages:
                 follow=work.follow,
                 start=work.start,
                 stop=work.stop,
+                servers=questions.servers,
+                ask=questions.ask,
                 clean_up=work.clean_up,
                 reload=self.reload,
             ),

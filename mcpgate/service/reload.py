@@ -146,7 +146,7 @@ class Reload:
 
     def _can_be_tried(self, spec: ServerSpec) -> bool:
         known = spec.runtime != "docker" or self._gateway.back.containers is not None
-        return spec.runtime != REMOTE and known and not _is_somebodys(spec)
+        return spec.runtime != REMOTE and known and not needs_caller(spec)
 
     def _swap(self, new: Config, changes: Changes) -> None:
         gateway = self._gateway
@@ -179,7 +179,7 @@ class Reload:
                     table.end(session, "removed")
 
 
-def _is_somebodys(spec: ServerSpec) -> bool:
+def needs_caller(spec: ServerSpec) -> bool:
     """Tell whether a server is started with the key or name of its caller."""
     texts = [*spec.command, spec.cwd, *(text for _, text in (*spec.env, *spec.files))]
     return any(blank in text for text in texts for blank in ("{key}", "{user}"))

@@ -45,6 +45,25 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerView:
+    """
+    One entry of the configuration.
+
+    :ivar kind: ``server`` or ``group``.
+    :ivar era: what is known of the eras it speaks, in words.
+    :ivar members: of a group.
+    """
+
+    name: str
+    kind: str
+    transport: str
+    runtime: str
+    isolation: str
+    era: str = ""
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogView:
     """
     What an instance wrote since somebody looked.

@@ -21,7 +21,9 @@ class MainTests(SynchronousTestCase):
         code, out, _ = run("--help")
         self.assertEqual(code, 0)
         for name in COMMANDS:
-            self.assertIn({"importing": "import", "servers": "show"}.get(name, name), out)
+            self.assertIn(
+                {"importing": "import", "servers": "show", "testing": "test"}.get(name, name), out
+            )
         self.assertEqual(make_parser().prog, "mcpgate")
 
     def test_reader_goes_away(self) -> None:

@@ -67,6 +67,8 @@ class ControlSocketTests(TestCase):
             follow=lambda chosen, cursors: {},
             start=self.stop,
             stop=self.stop,
+            servers=lambda: [],
+            ask=lambda asked: None,
             clean_up=self.clean_up,
             reload=lambda: succeed([]),
         )

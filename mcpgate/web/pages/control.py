@@ -30,8 +30,8 @@ from typing_extensions import override
 
 from mcpgate.errors import BadRequest, GateError, NotFound, TooLarge
 from mcpgate.gate.sessions import SessionView
-from mcpgate.model import KIB, Secret
-from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
+from mcpgate.model import KIB, MIB, Secret
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView, ServerView
 from mcpgate.timing.deferreds import deferred
 from mcpgate.web.pages.tree import (
     CheckedResource,
@@ -45,6 +45,20 @@ log = Logger()
 
 SOCKET_NAME: Final = "control.sock"
 BODY_BYTES: Final = 16 * KIB
+#: Of a question to a server: a call's arguments are in it.
+ASKED_BYTES: Final = 4 * MIB
+ASK_MOST_S: Final = 3600.0
+#: What may be asked of a server in an operator's name.
+METHODS: Final = frozenset(
+    {
+        "server/discover",
+        "tools/list",
+        "tools/call",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+    }
+)
 SESSIONS_LISTED: Final = 10_000
 #: ``sun_path`` of Linux holds 108 bytes with the closing NUL; the lock beside it adds 5.
 PATH_BYTES: Final = 102
@@ -76,6 +90,21 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """
+    A question to a server or group.
+
+    :ivar chosen: which, and in whose name.
+    :ivar method: one of `METHODS`.
+    """
+
+    chosen: Chosen
+    method: str
+    params: Mapping[str, Any]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tidying:
     """
     What a clean-up is to remove; see `mcpgate.runtime.docker.cleanup.Wish`.
@@ -104,6 +133,9 @@ class ControlView:
         are ready; None: there is no such server.
     :ivar stop: stops running instances, fires with their (server, owner label) when they have
         ended; None: there is no such server.
+    :ivar servers: every server and group that is served.
+    :ivar ask: puts a question to a server, fires with ``result`` or the server's own ``error``;
+        None: there is no such server.
     :ivar clean_up: removes what is asked for, or only tells; fails when the engine is silent.
     :ivar reload: reads the configuration anew, fires with what changed and could not be changed,
         in words; fails with a `GateError` that says why nothing was changed.
@@ -120,6 +152,8 @@ class ControlView:
     follow: Callable[[Chosen, Mapping[str, str]], Mapping[str, LogView] | None]
     start: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
     stop: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
+    servers: Callable[[], Sequence[ServerView]]
+    ask: Callable[[Asked], Deferred[dict[str, Any]] | None]
     clean_up: Callable[[Tidying], Deferred[list[Leftover]]]
     reload: Callable[[], Deferred[list[str]]]
 
@@ -218,6 +252,18 @@ class ControlTree:
         log.info("Stopped by the control socket: {stopped}", stopped=stopped)
         return answer_json(request, {"stopped": _named(stopped)})
 
+    @app.route("/servers", methods=["GET"])
+    def _servers(self, request: Request) -> bytes:
+        return answer_json(request, {"servers": [asdict(one) for one in self._view.servers()]})
+
+    @app.route("/servers/<server>/ask", methods=["POST"])
+    async def _ask(self, request: Request, server: str) -> bytes:
+        # Not shielded: the question is taken back when whoever asked has gone.
+        asking = self._view.ask(_asked({**_body(request, ASKED_BYTES), "server": server}))
+        if asking is None:
+            raise NotFound(_NO_SERVER)
+        return answer_json(request, await asking)
+
     @app.route("/cleanup", methods=["POST"])
     async def _clean_up(self, request: Request) -> bytes:
         tidying = _tidying(_body(request))
@@ -254,6 +300,21 @@ def _chosen(asked: Mapping[str, Any]) -> Chosen:
     return Chosen(**texts, idle_s=idle_s, key=Secret(key) if key else None)
 
 
+def _asked(asked: Mapping[str, Any]) -> Asked:
+    """Read a question to a server; raises `BadRequest`."""
+    method, params = asked.get("method"), asked.get("params", {})
+    timeout_s = asked.get("timeout_s", 60.0)
+    if not isinstance(method, str) or method not in METHODS:
+        raise BadRequest(f"method is one of {', '.join(sorted(METHODS))}.")
+    if not isinstance(params, dict):
+        raise BadRequest("params is an object.")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
+        raise BadRequest("timeout_s is a number of seconds.")
+    if not 0 < timeout_s <= ASK_MOST_S:
+        raise BadRequest(f"timeout_s is more than 0 and at most {ASK_MOST_S:g}.")
+    return Asked(chosen=_chosen(asked), method=method, params=params, timeout_s=timeout_s)
+
+
 def _tidying(asked: Mapping[str, Any]) -> Tidying:
     """Read what is to be removed; raises `BadRequest`."""
     flags = {name: asked.get(name, False) for name in ("dry_run", "stopped", "orphans")}
@@ -279,11 +340,11 @@ def _shielded(work: Deferred[T]) -> Deferred[T]:
     return waiter
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _body(request: Request, limit: int = BODY_BYTES) -> dict[str, Any]:
     content = request.content
     assert content is not None
-    body = content.read(BODY_BYTES + 1)
-    if len(body) > BODY_BYTES:
+    body = content.read(limit + 1)
+    if len(body) > limit:
         raise TooLarge
     try:
         value = json.loads(body or b"{}")

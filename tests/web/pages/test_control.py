@@ -23,11 +23,12 @@ from zope.interface import implementer
 from mcpgate.errors import Overloaded, RuntimeUnavailable
 from mcpgate.gate.sessions import SessionView
 from mcpgate.model import Secret
-from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
+from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView, ServerView
 from mcpgate.web.pages.control import (
     BODY_BYTES,
     FOLLOWED,
     PATH_BYTES,
+    Asked,
     Chosen,
     ControlService,
     ControlTree,
@@ -87,6 +88,8 @@ class ControlTreeTests(SynchronousTestCase):
         self.followed: dict[str, LogView] = {}
         self.reloading: Deferred[list[str]] = Deferred()
         self.asked: list[Chosen] = []
+        self.questions: list[Asked] = []
+        self.answering: Deferred[dict[str, Any]] = Deferred()
         view = ControlView(
             version="1.2",
             started_at=10.0,
@@ -99,6 +102,16 @@ class ControlTreeTests(SynchronousTestCase):
             follow=self.follow,
             start=self.stop,
             stop=self.stop,
+            servers=lambda: [
+                ServerView(
+                    name="files",
+                    kind="server",
+                    transport="stdio",
+                    runtime="process",
+                    isolation="per-key",
+                )
+            ],
+            ask=self.put,
             clean_up=self.clean_up,
             reload=lambda: self.reloading,
         )
@@ -118,6 +131,11 @@ class ControlTreeTests(SynchronousTestCase):
         """Know one server."""
         self.asked.append(chosen)
         return self.stopping if chosen.server in ("", "files") else None
+
+    def put(self, asked: Asked) -> Deferred[dict[str, Any]] | None:
+        """Know one server."""
+        self.questions.append(asked)
+        return self.answering if asked.chosen.server == "files" else None
 
     def clean_up(self, tidying: Tidying) -> Deferred[list[Leftover]]:
         """Note it and find one thing."""
@@ -190,6 +208,40 @@ class ControlTreeTests(SynchronousTestCase):
         self.assertEqual(self.asked, [Chosen(server="files", key=Secret("canary"))])
         self.assertNotIn("canary", repr(self.asked))
         self.assertEqual(self.ask("/instances/start", "POST", b'{"server":"x"}')[0], 404)
+
+    def test_servers(self) -> None:
+        """Servers and groups are listed."""
+        _, told = self.ask("/servers")
+        self.assertEqual((told["servers"][0]["name"], told["servers"][0]["members"]), ("files", []))
+
+    def test_ask(self) -> None:
+        """A question is put to a server, with its arguments; the key in it is not shown."""
+        body = b'{"method":"tools/call","params":{"name":"x"},"timeout_s":5,"key":"canary"}'
+        sent = self.begin("/servers/files/ask", "POST", body)
+        self.answering.callback({"result": {"content": []}})
+        self.assertEqual(self.read(sent), (200, {"result": {"content": []}}))
+        (asked,) = self.questions
+        self.assertEqual((asked.method, asked.params), ("tools/call", {"name": "x"}))
+        self.assertEqual((asked.timeout_s, asked.chosen.server), (5, "files"))
+        self.assertNotIn("canary", repr(asked))
+        self.assertEqual(
+            self.ask("/servers/nothing/ask", "POST", b'{"method":"tools/list"}')[0], 404
+        )
+
+    def test_ask_wrongly(self) -> None:
+        """Other methods, and what is no such question, are refused."""
+        for body in (
+            b"{}",
+            b'{"method":"initialize"}',
+            b'{"method":["tools/list"]}',
+            b'{"method":"tools/list","params":[]}',
+            b'{"method":"tools/list","timeout_s":0}',
+            b'{"method":"tools/list","timeout_s":true}',
+            b'{"method":"tools/list","timeout_s":"5"}',
+            b'{"method":"tools/list","timeout_s":1e9}',
+        ):
+            self.assertEqual(self.ask("/servers/files/ask", "POST", body)[0], 400, body)
+        self.assertEqual(self.questions, [])
 
     def test_all_instances(self) -> None:
         """Stopped containers of earlier lives are listed behind what the gate knows."""

@@ -1,0 +1,92 @@
+"""``mcpgate status``: how each server of a running gate is, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mcpgate.cli.control_client import (
+    ControlClient,
+    add_arguments,
+    asking,
+    print_json,
+    print_table,
+)
+from mcpgate.telemetry.escaping import clean
+
+# The first of these that an instance is in is told of the server.
+_ORDER: Final = ("failed", "running", "starting", "stopping", "stopped")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "status",
+        help="tell how each server is",
+        description="Tell of each server what its instances do: failed (the last start failed, or "
+        "it is left alone for dying too often), running, starting, stopping, stopped (the next "
+        "call starts it), unused (nobody has called), remote (it runs elsewhere). Exit code 3: no "
+        "gate is running.",
+    )
+    parser.add_argument("server", nargs="?", metavar="SERVER", help="only this one")
+    add_arguments(parser, ("table", "json", "names"))
+    parser.set_defaults(run=asking(_status))
+
+
+def _status(arguments: argparse.Namespace, gate: ControlClient) -> None:
+    servers = [one for one in gate.get("/servers")["servers"] if one["kind"] == "server"]
+    instances, sessions = gate.get("/instances")["instances"], gate.get("/sessions")["sessions"]
+    found = [
+        _of(one, instances, sessions) for one in servers if arguments.server in (None, one["name"])
+    ]
+    if arguments.format == "json":
+        print_json(found)
+    elif arguments.format == "names":
+        for one in found:
+            print(clean(one["server"]))
+    else:
+        print_table(
+            ("SERVER", "STATE", "RUNNING", "SESSIONS", "CALLS", "ERA", "LAST ERROR"),
+            [
+                (
+                    *(one["server"], one["state"], one["running"], one["sessions"], one["calls"]),
+                    *(one["era"], one["error"]),
+                )
+                for one in found
+            ],
+        )
+
+
+def _of(
+    server: Mapping[str, Any],
+    instances: Sequence[Mapping[str, Any]],
+    sessions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    name = server["name"]
+    own = [one for one in instances if one["server"] == name]
+    states = [_state(one) for one in own]
+    state = next((state for state in _ORDER if state in states), "unused")
+    if server["runtime"] == "remote" and state != "failed":
+        state = "remote"
+    errors = [one["error"] or (one["exit_reason"] if _died(one) else "") for one in own]
+    return {
+        "server": name,
+        "state": state,
+        "running": states.count("running"),
+        "sessions": sum(one["server"] == name for one in sessions),
+        "calls": sum(one["calls"] for one in own),
+        "era": server["era"],
+        "error": next(filter(None, errors), ""),
+    }
+
+
+def _state(instance: Mapping[str, Any]) -> str:
+    """Give the state; what does not run because it failed is no stopped one."""
+    state: str = instance["state"]
+    quiet = state in ("stopped", "absent")
+    return "failed" if quiet and (instance["error"] or _died(instance)) else state
+
+
+def _died(instance: Mapping[str, Any]) -> bool:
+    return instance["exit_reason"] not in ("", "stopped")

@@ -1,0 +1,275 @@
+"""Tests of the commands that ask servers through a gate."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mcpgate.cli import make_parser
+from mcpgate.cli.asking import MAX_PAGES, tokens_of
+from mcpgate.cli.control_client import NO_GATE
+from tests.cli.test_control_client import CommandCase, FakeConnection
+
+TOOL = {"name": "echo", "description": "Says it again.\nAnd again.", "inputSchema": {}}
+SERVERS = [
+    {"name": name, "kind": kind, "runtime": runtime, "era": "modern"}
+    for name, kind, runtime in (
+        ("notes", "server", "process"),
+        ("git", "server", "process"),
+        ("far", "server", "remote"),
+        ("all", "group", "group"),
+    )
+]
+
+
+class AskingCase(CommandCase):
+    """A gate that answers by what is asked."""
+
+    def setUp(self) -> None:
+        """Nothing is known yet."""
+        super().setUp()
+        self.answers: dict[str, Any] = {"/servers": {"servers": SERVERS}}
+        case = self
+
+        def read(connection: FakeConnection, limit: int) -> bytes:
+            _, target, body = FakeConnection.asked[-1]
+            key = f"{target} {body['method']}" if isinstance(body, dict) and body else target
+            answer = case.answers.get(key, {"result": {}})
+            if isinstance(answer, list):
+                answer = answer.pop(0)
+            if "refused" in answer:
+                connection.status = 400
+                answer = {"error": {"message": answer["refused"]}}
+            return json.dumps(answer).encode()
+
+        self.patch(FakeConnection, "read", read)
+
+    def told(self, method: str, *answers: Any, server: str = "notes") -> None:
+        """Have a question answered."""
+        self.answers[f"/servers/{server}/ask {method}"] = list(answers)
+
+
+class ToolsTests(AskingCase):
+    """``mcpgate tools``."""
+
+    def test_table(self) -> None:
+        """Every page of tools is listed, with tokens and their sum."""
+        self.told(
+            "tools/list",
+            {"result": {"tools": [TOOL], "nextCursor": "2"}},
+            {"result": {"tools": [{**TOOL, "name": "more", "title": "More"}, 3]}},
+        )
+        self.assertEqual(self.run_command("tools", "notes"), 0)
+        lines = self.out.getvalue().splitlines()
+        self.assertIn("Says it again.", lines[1])
+        self.assertNotIn("And again", self.out.getvalue())
+        self.assertIn("More", lines[2])
+        self.assertIn("2 tools", lines[3])
+        body: Any = FakeConnection.asked[-1][2]
+        self.assertEqual(body["params"], {"cursor": "2"})
+
+    def test_endless(self) -> None:
+        """A server whose list never ends is given up after so many pages."""
+        self.answers["/servers/notes/ask tools/list"] = {"result": {"nextCursor": "x"}}
+        self.assertEqual(self.run_command("tools", "notes", "--format", "names"), 0)
+        self.assertEqual(len(FakeConnection.asked), MAX_PAGES)
+
+    def test_every_server(self) -> None:
+        """Without a name every server is asked, groups are not; one that is silent is named."""
+        self.told("tools/list", {"result": {"tools": [TOOL]}})
+        self.told("tools/list", {"refused": "It is broken."}, server="git")
+        self.told("tools/list", {"error": {"code": -32601, "message": "?"}}, server="far")
+        self.assertEqual(self.run_command("tools", "--format", "names"), 1)
+        self.assertEqual(self.out.getvalue(), "notes/echo\n")
+        self.assertIn("git: It is broken.", self.err.getvalue())
+
+    def test_json(self) -> None:
+        """Programs get the definitions, too."""
+        self.told("tools/list", {"result": {"tools": [TOOL]}})
+        self.assertEqual(self.run_command("tools", "notes", "--format", "json"), 0)
+        told = json.loads(self.out.getvalue())["notes"]
+        self.assertEqual(told["tokens"], tokens_of(TOOL))
+        self.assertEqual(told["tools"][0]["inputSchema"], {})
+
+    def test_refused(self) -> None:
+        """What the gate or the server says no to is told."""
+        self.told(
+            "tools/list", {"refused": "say for whose"}, {"error": {"code": 1, "message": "x"}}
+        )
+        self.assertEqual(self.run_command("tools", "notes"), 1)
+        self.assertEqual(self.run_command("tools", "notes"), 1)
+        self.assertIn("say for whose", self.err.getvalue())
+        self.assertIn("refuses tools/list: x", self.err.getvalue())
+
+    def test_key(self) -> None:
+        """A key comes from stdin and goes nowhere else."""
+        self.patch(sys, "stdin", io.StringIO("canary-key\n"))
+        self.assertEqual(self.run_command("tools", "notes", "--key-stdin"), 0)
+        body: Any = FakeConnection.asked[-1][2]
+        self.assertEqual(body["key"], "canary-key")
+        self.assertNotIn("canary", self.out.getvalue() + self.err.getvalue())
+        self.patch(sys, "stdin", io.StringIO("\n"))
+        self.assertEqual(self.run_command("tools", "notes", "--key-stdin"), 2)
+        self.run_command("tools", "notes", "--user", "ann")
+        body = FakeConnection.asked[-1][2]
+        self.assertEqual(body["user"], "ann")
+
+    def test_timeout(self) -> None:
+        """A timeout is a number of seconds, within an hour."""
+        for text in ("0", "3601", "x"):
+            with self.assertRaises(SystemExit):
+                make_parser().parse_args(["tools", "--timeout", text])
+
+
+class CallTests(AskingCase):
+    """``mcpgate call``."""
+
+    def test_text(self) -> None:
+        """Texts are printed as lines, anything else by its kind."""
+        content = [{"type": "text", "text": "one\ntwo\x1b[2J"}, {"type": "image", "data": ""}, 3]
+        self.told("tools/call", {"result": {"content": content}})
+        self.assertEqual(self.run_command("call", "notes", "echo", "n=3", "t=a b"), 0)
+        lines = self.out.getvalue().splitlines()
+        self.assertEqual((lines[0], lines[-1]), ("one", "[image]"))
+        self.assertNotIn("\x1b", self.out.getvalue())
+        body: Any = FakeConnection.asked[-1][2]
+        self.assertEqual(body["params"], {"name": "echo", "arguments": {"n": 3, "t": "a b"}})
+
+    def test_failures(self) -> None:
+        """A tool that fails, or asks, gives exit code 1."""
+        self.told(
+            "tools/call",
+            {"result": {"isError": True, "content": [{"type": "text", "text": ""}]}},
+            {"result": {"resultType": "input_required"}},
+        )
+        self.assertEqual(self.run_command("call", "notes", "echo", '{"a": 1}'), 1)
+        self.assertEqual(self.run_command("call", "notes", "echo"), 1)
+        self.assertIn("asks for input", self.out.getvalue())
+
+    def test_json(self) -> None:
+        """Programs get the result as it is."""
+        self.told("tools/call", {"result": {"content": []}})
+        self.assertEqual(self.run_command("call", "notes", "echo", "--format", "json"), 0)
+        self.assertEqual(json.loads(self.out.getvalue()), {"content": []})
+
+    def test_wrong_words(self) -> None:
+        """Arguments that are none are refused before anything is asked."""
+        for words in (("{",), ("x",), ("=3",)):
+            self.assertEqual(self.run_command("call", "notes", "echo", *words), 2)
+        self.assertEqual(FakeConnection.asked, [])
+
+
+class TestTests(AskingCase):
+    """``mcpgate test``."""
+
+    def greet(self, *names: str) -> None:
+        """Have the server offer these."""
+        who = {"io.modelcontextprotocol/serverInfo": {"name": "Notes", "version": "1"}}
+        greeting = {"capabilities": {name: {} for name in names}, "_meta": who}
+        self.told("server/discover", {"result": greeting})
+
+    def test_good(self) -> None:
+        """Handshake, the lists there are, and a call."""
+        self.greet("tools", "prompts")
+        self.told("tools/list", {"result": {"tools": [TOOL]}})
+        self.told("tools/call", {"result": {"content": [{"type": "text", "text": "said"}]}})
+        self.assertEqual(self.run_command("test", "notes", "--call", "echo", "a=b"), 0)
+        shown = self.out.getvalue()
+        for word in ("Notes 1", "1 tools, about", "0 prompts", "call echo", "said"):
+            self.assertIn(word, shown)
+        self.assertNotIn("resources", shown)
+
+    def test_bad(self) -> None:
+        """The first step that fails is the last, and where to look is told."""
+        self.told("server/discover", {"refused": "It ended."})
+        self.assertEqual(self.run_command("test", "notes"), 1)
+        self.assertIn("handshake: It ended.", self.err.getvalue())
+        self.assertIn("mcpgate logs notes", self.err.getvalue())
+        self.greet("tools")
+        self.told("tools/list", {"refused": "Too slow."})
+        self.assertEqual(self.run_command("test", "notes", "--format", "json"), 1)
+        self.greet()
+        self.told("tools/call", {"result": {"isError": True, "content": ["odd"]}})
+        self.assertEqual(self.run_command("test", "notes", "--call", "echo"), 1)
+        self.assertIn("the tool failed", self.err.getvalue())
+
+    def test_no_gate(self) -> None:
+        """Without a gate nothing was tested."""
+        self.assertEqual(self.run_command("test", "notes", answer=FileNotFoundError()), NO_GATE)
+
+
+class StatusTests(AskingCase):
+    """``mcpgate status``."""
+
+    def test_states(self) -> None:
+        """One line for each server, that says what is so."""
+
+        def instance(server: str, state: str, **more: object) -> dict[str, object]:
+            plain = {"calls": 1, "error": "", "exit_reason": ""}
+            return {"server": server, "state": state, **plain, **more}
+
+        self.answers["/sessions"] = {"sessions": [{"server": "notes"}]}
+        self.answers["/instances"] = {
+            "instances": [
+                instance("notes", "running"),
+                instance("notes", "stopped", exit_reason="stopped"),
+                instance("git", "stopped", exit_reason="exited"),
+            ]
+        }
+        self.assertEqual(self.run_command("status", "--format", "json"), 0)
+        notes, git, far = json.loads(self.out.getvalue())
+        self.assertEqual((notes["state"], notes["running"], notes["sessions"]), ("running", 1, 1))
+        self.assertEqual((git["state"], git["error"]), ("failed", "exited"))
+        self.assertEqual((far["state"], far["calls"]), ("remote", 0))
+        self.run_command("status", "git")
+        self.assertIn("LAST ERROR", self.out.getvalue())
+        self.run_command("status", "far", "--format", "names")
+        self.assertEqual(self.out.getvalue().splitlines()[-1], "far")
+
+
+class AddTests(AskingCase):
+    """``mcpgate add --test``."""
+
+    def setUp(self) -> None:
+        """Write a configuration."""
+        super().setUp()
+        base = Path(self.mktemp())
+        base.mkdir()
+        self.path = base / "gate.ini"
+        self.text = "[gate]\nlisten = tcp:80:interface=127.0.0.1\nstate_dir = /state\n"
+        self.text += "[auth:keys]\ntype = static\nkeys_file = keys\n"
+        self.path.write_text(self.text)
+        self.answers["/reload"] = {"changes": []}
+
+    def add(self, *words: str) -> int:
+        """Run it."""
+        given = ["add", "notes", "--test", "--url", "https://a.example.org/mcp", *words]
+        arguments = make_parser().parse_args([*given, "--config", str(self.path)])
+        return int(arguments.run(arguments))
+
+    def test_good(self) -> None:
+        """What is good stays."""
+        self.assertEqual(self.add(), 0)
+        self.assertIn("[server:notes]", self.path.read_text())
+        self.assertIn("handshake", self.out.getvalue())
+
+    def test_bad(self) -> None:
+        """What is not is taken out again, whether the server or the gate refuses it."""
+        self.told("server/discover", {"refused": "It ended."})
+        self.assertEqual(self.add(), 1)
+        self.assertEqual(self.path.read_text(), self.text)
+        self.answers["/reload"] = [{"refused": "line 3"}, {"changes": []}]
+        self.assertEqual(self.add(), 1)
+        self.assertEqual(self.path.read_text(), self.text)
+        self.assertIn("line 3", self.err.getvalue())
+
+    def test_not_begun(self) -> None:
+        """Without a gate, or with a wrong key, nothing is written."""
+        FakeConnection.answer = FileNotFoundError()
+        self.assertEqual(self.add(), NO_GATE)
+        FakeConnection.answer = (200, b"{}")
+        self.assertEqual(self.add("--set", "nothing=x"), 2)
+        self.assertEqual(self.path.read_text(), self.text)
