@@ -58,7 +58,7 @@ class DockerBed(Bed):
         self.suite.addCleanup(self.beside.close)
         gate_id = "test" + secrets.token_hex(4)
         self.suite.addCleanup(self.clean, gate_id)
-        outside = Outside(self.suite, self.beside, require_python(url), "203.0.113.0/24")
+        outside = Outside(self.suite, self.beside, require_python(url), "198.51.100.0/24")
         program = (Path(__file__).parent / "servers" / "fake_outline.py").read_text() + WIKI
         self.far = outside.machine("-c", program)
         self.text = (

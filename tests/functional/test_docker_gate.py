@@ -222,7 +222,7 @@ class WallsTests(TestCase):
     def test_allow_list(self) -> None:
         """One with a list reaches what is listed, the private addresses among it, and no more."""
         bed = DockerGate(self)
-        public = Outside(self, bed.beside, require_python(bed.url), "203.0.113.0/24")
+        public = Outside(self, bed.beside, require_python(bed.url), "198.51.100.0/24")
         private = Outside(self, bed.beside, require_python(bed.url), "10.214.9.0/24")
         far, near, other = public.machine(), private.machine(), private.machine()
         told = f"egress = allow-list\negress_to = {far}:8000 {near} 10.213.0.0/16"

@@ -267,7 +267,7 @@ class DockerRuntimeTests(TestCase):
 
     async def test_allow_list(self) -> None:
         """Names of a list are reached where they are now, and nothing else is (egress)."""
-        outside = Outside(self, self.bed.beside, self.bed.image, "203.0.113.0/24")
+        outside = Outside(self, self.bed.beside, self.bed.image, "198.51.100.0/24")
         first, second = outside.machine(), outside.machine()
         self.bed.table["api.example"] = [first]
         spec = self.toy(
