@@ -104,6 +104,7 @@ class InstancePool:
     :param wall: wall clock, seconds; for reports only.
     :param luck: random numbers of [0, 1).
     :param outlives: tells of which servers copies run on when the gate stops.
+    :param current: gives the entry a server has now: sessions may hold one of before a reload.
     :param start_parallel: starts under way at once; ``start_queue`` more may wait.
     """
 
@@ -122,8 +123,10 @@ class InstancePool:
         start_parallel: int = 4,
         start_queue: int = 100,
         outlives: Callable[[ServerSpec], bool] = lambda _: False,
+        current: Callable[[ServerSpec], ServerSpec] = lambda spec: spec,
     ) -> None:
         self.limits = limits
+        self._current = current
         self._clock = clock
         self._meters = meters
         self._wall = wall
@@ -151,6 +154,7 @@ class InstancePool:
         record = self._records.get((spec.name, owner.digest))
         if record is None:
             return None
+        spec = self._current(spec)
         running = record.core.running
         if running is None:
             return None
@@ -162,6 +166,7 @@ class InstancePool:
 
     def lease(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Deferred[ILease]:
         """See `IInstancePool.lease`."""
+        spec = self._current(spec)
         lease = self.ready(spec, owner)
         if lease is not None:
             return succeed(lease)
@@ -175,6 +180,7 @@ class InstancePool:
 
     def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
         """See `IInstancePool.start_ahead`."""
+        spec = self._current(spec)
         record = self._records.get((spec.name, owner.digest))
         if record is not None and record.core.state in ALIVE:
             return True

@@ -151,6 +151,7 @@ def make_back(
         limits=Limits(max_running=gate.max_running, memory_bytes=gate.memory_budget_bytes),
         start_parallel=gate.start_parallel,
         start_queue=gate.start_queue,
+        current=lambda spec: catalog.find(spec.name) or spec,
         outlives=lambda spec: keep and spec.runtime == "docker" and spec.transport.listens,
     )
     return Back(pool=pool, processes=processes, containers=containers, catalog=catalog)

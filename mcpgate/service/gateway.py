@@ -28,7 +28,7 @@ from mcpgate.gate.catalog import Catalog
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.sessions import Session, SessionTable
 from mcpgate.http.forwarding import Forwarding
-from mcpgate.model import Principal, ServerSpec
+from mcpgate.model import Principal, Secret, ServerSpec
 from mcpgate.service.access import Access, make_access
 from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.eras import KeptEras
@@ -463,6 +463,11 @@ class Gateway(StagedService):
         if self._logs is not None:
             self._logs.service.reopen()
         return self.reloading.apply()
+
+    def hide(self, secret: Secret) -> None:
+        """Have a value that came with a reload hidden in the log too."""
+        if self._logs is not None:
+            self._logs.redactor.add(secret)
 
     def _revoked(self, principal: Principal) -> None:
         self.sse.close(principal)

@@ -112,6 +112,9 @@ class Reload:
             self._gateway.meters.events["config_reload_failed"] += 1
             log.error("The configuration was not taken over: {why}", why=error.detail)
             raise
+        except Exception:
+            log.failure("Taking the configuration over failed")
+            raise
         finally:
             self._under_way = None
             for one in waiting:
@@ -163,6 +166,8 @@ class Reload:
             sources=tuple(dict.fromkeys((*old.sources, *new.sources))),
             notes=new.notes,
         )
+        for secret in new.secrets:
+            gateway.hide(secret)
         gateway.catalog.replace(servers, groups)
         gateway.pool.keep_warm(gateway.catalog.servers)
         if gateway.back.containers is not None:

@@ -275,6 +275,17 @@ class LeaseTests(PoolTestCase):
         self.assertEqual(len(self.runtime.alive), 1)
         self.assertIsNot(self.pool.ready(new, owner("a")), None)
 
+    def test_entry_of_before(self) -> None:
+        """Who still holds an entry of before a reload gets a copy of the one of now."""
+        new = replace(SPEC, env=(("A", "1"),))
+        self.pool = self.make(current=lambda spec: new)
+        lease = self.leased()
+        again = self.pool.ready(SPEC, owner("a"))
+        assert again is not None
+        self.assertIs(again.instance, lease.instance)
+        self.assertTrue(self.pool.start_ahead(SPEC, owner("a"), caller("a")))
+        self.assertEqual([report.spec for report in self.pool.instances()], [new])
+
     def test_retired(self) -> None:
         """Copies of servers that are gone stop when nobody uses them, or after a while."""
         used, idle = self.leased("a"), self.leased("b")

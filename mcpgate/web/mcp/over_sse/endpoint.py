@@ -168,7 +168,7 @@ class SSEEndpoint:
         if len(given) != 1:
             raise BadRequest("session_id must be sent once, as the endpoint event has it.")
         stream = self._streams.get((caller.principal, given[0]))
-        if stream is None or stream.spec is not route.spec:
+        if stream is None or stream.spec.name != route.spec.name:
             if stream is None and given[0] in self._ids:
                 self.meters.events["session_theft"] += 1
                 log.warn(
