@@ -17,3 +17,6 @@ class ReferenceTests(SynchronousTestCase):
         self.assertIn("[server:NAME]", run("reference")[1])
         rows = json.loads(run("reference", "--format", "json")[1])
         self.assertIn(("gate", "listen"), [(row["section"], row["key"]) for row in rows])
+        self.assertIn(
+            "mcpServers", json.loads(run("reference", "--format", "schema")[1])["properties"]
+        )
