@@ -52,6 +52,7 @@ KNOWN_EVENTS: Final = (
         "stdio_unattributed",
         "stray_removed",
         "stray_reply",
+        "tools_changed",
         "tls_handshake_failed",
         "tls_handshake_late",
     ),

@@ -156,6 +156,8 @@ class SnapshotTests(ColdCase):
             self.assertEqual(next(events(stream))["method"], "notifications/tools/list_changed")
         self.assertIn("new", tools(client))
         self.assertEqual(self.events()["snapshot_outdated"], 1)
+        self.assertEqual(self.events()["tools_changed"], 1)
+        self.assertIn("The tools of io have changed: added new, removed old", self.gate.log_text())
         self.stop("io")
         again = Client(self.gate, "io", self.keys[0])
         _, took = timed(again.initialize)

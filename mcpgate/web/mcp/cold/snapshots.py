@@ -22,6 +22,7 @@ from mcpgate.model import MIB, Isolation, Principal, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.plan import essence
 from mcpgate.telemetry.meters import Meters
+from mcpgate.web.mcp.cold.tool_marks import ToolMarks
 
 log = Logger()
 
@@ -106,6 +107,7 @@ class SnapshotBook:
         self._total = total
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
+        self._marks = ToolMarks(meters)
         # By server: its entry when this was worked out, the scope, the digest.
         self._known: dict[str, tuple[ServerSpec, str, str]] = {}
 
@@ -118,6 +120,9 @@ class SnapshotBook:
             made_for, newline, rest = data.partition(b"\n")
             if newline and len(made_for) <= _HEAD_BYTES * 2:
                 self._put(name, _Entry(made_for.decode("ascii", "replace"), rest))
+                snapshot = decoded(rest)
+                if snapshot is not None:
+                    self._marks.known(name, snapshot)
             else:
                 self._kept.delete(name)
 
@@ -162,6 +167,7 @@ class SnapshotBook:
     def keep(self, spec: ServerSpec, name: str, snapshot: Snapshot) -> None:
         """Keep a snapshot, if it is not too large."""
         data = snapshot.encoded()
+        self._marks.seen(spec.name, name, snapshot)
         if len(data) > MAX_BYTES:
             log.info(
                 "What {server} says of itself is too large to be kept: {size} bytes",
