@@ -207,7 +207,7 @@ class SeedTests(TestCase):
         stream = opened.getresponse()
         self.addCleanup(stream.close)
         self.assertEqual(stream.status, 200)
-        self.assertEqual(stream.readline(), b"event: endpoint\r\n")
+        self.assertEqual(stream.readline().strip(), b"event: endpoint")
         self.assertIn(b"/filesystem/messages?", stream.readline())
         self.assertEqual(gate.get("/filesystem/sse").status, 401)
         self.assertEqual(gate.get("/").status, 200)
