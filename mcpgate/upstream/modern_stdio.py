@@ -41,11 +41,10 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_asks import METHOD_NOT_FOUND
 from mcpgate.upstream.stdio_calls import CallTable, StdioCall
+from mcpgate.upstream.stdio_end import died_of
 
 log = Logger()
 
-_TAIL_LINES: Final = 10
-_TAIL_CHARS: Final = 400
 # A listen has no deadline: until then nothing of here runs.
 _FOR_EVER_S: Final = 100 * 365 * 86400.0
 _MAX_LISTENS: Final = 1024
@@ -262,15 +261,7 @@ class ModernStdioUpstream:
     # --- The end ------------------------------------------------------------------------------
 
     def _ended(self, exit: Exit) -> None:
-        data: dict[str, object] = {
-            "exitCode": exit.code,
-            "signal": exit.signal,
-            "exitReason": exit.reason,
-        }
-        if not self._strangers:
-            # Among strangers it may tell of others' calls.
-            data["stderr"] = [line[:_TAIL_CHARS] for line in exit.stderr_tail[-_TAIL_LINES:]]
-        self._finish(lambda sent: BackendDied(data={**data, "sent": sent}))
+        self._finish(died_of(exit, strangers=self._strangers))
 
     def _lost(self, failure: Failure) -> None:
         log.failure("The end of {name} is not known", failure, name=self._name)

@@ -62,14 +62,13 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.upstream.stdio_asks import METHOD_NOT_FOUND, AskTable
 from mcpgate.upstream.stdio_calls import CallTable, StdioCall, slow_child
+from mcpgate.upstream.stdio_end import died_of
 from mcpgate.upstream.stdio_handshake import Handshake
 from mcpgate.upstream.subscriptions import Subscriptions
 
 log = Logger()
 
 _OWN_TIMEOUT_S: Final = 60.0
-_TAIL_LINES: Final = 10
-_TAIL_CHARS: Final = 400
 _WITH_STATE: Final = frozenset({INITIALIZE, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE})
 
 
@@ -464,15 +463,7 @@ class StdioUpstream:
     # --- The end ------------------------------------------------------------------------------
 
     def _ended(self, exit: Exit) -> None:
-        data: dict[str, object] = {
-            "exitCode": exit.code,
-            "signal": exit.signal,
-            "exitReason": exit.reason,
-        }
-        if not self._strangers:
-            # Among strangers it may tell of others' calls.
-            data["stderr"] = [line[:_TAIL_CHARS] for line in exit.stderr_tail[-_TAIL_LINES:]]
-        self._finish(lambda sent: BackendDied(data={**data, "sent": sent}))
+        self._finish(died_of(exit, strangers=self._strangers))
 
     def _lost(self, failure: Failure) -> None:
         log.failure("The end of {name} is not known", failure, name=self._name)
