@@ -71,6 +71,30 @@ class ListTests(SynchronousTestCase):
         self.assertEqual(result["prompts"], named("notes__p"))
         self.assertNotIn(META_ABSENT, result["_meta"])
 
+    def test_uneven(self) -> None:
+        """A server of a hundred tools stands beside one that lists none, with nothing cut."""
+        many = named(*(f"tool{number}" for number in range(100)))
+        self.world.lists("tools/list", "tools", notes=many, git=[])
+        result = self.world.result("tools/list")
+        self.assertEqual(
+            [tool["name"] for tool in result["tools"]],
+            [f"notes__tool{number}" for number in range(100)],
+        )
+        self.assertNotIn("nextCursor", result)
+        self.assertNotIn(META_ABSENT, result["_meta"])
+
+    def test_only_prompts(self) -> None:
+        """A server with prompts alone, whose tools are not found, takes no tool from another."""
+        self.world.servers.results["git", "tools/list"] = UNKNOWN
+        self.world.servers.results["notes", "prompts/list"] = UNKNOWN
+        self.world.lists("prompts/list", "prompts", git=named("review"))
+        tools = self.world.result("tools/list")
+        prompts = self.world.result("prompts/list")
+        self.assertEqual([tool["name"] for tool in tools["tools"]], ["notes__add"])
+        self.assertEqual([one["name"] for one in prompts["prompts"]], ["git__review"])
+        for result in (tools, prompts):
+            self.assertNotIn(META_ABSENT, result["_meta"])
+
     def test_absent(self) -> None:
         """A server that fails, or is too slow, is left out and named; the list is asked again."""
         self.world.servers.results["git", "tools/list"] = BackendUnavailable()
@@ -177,6 +201,18 @@ class CallTests(SynchronousTestCase):
         params = request.params or {}
         self.assertEqual((params["name"], params["arguments"]), ("status", {"a": 1}))
         self.assertEqual(self.world.servers.asked("notes"), [])
+
+    def test_same_tool(self) -> None:
+        """A tool that two servers have is shown twice; each name calls its own server."""
+        self.world.lists("tools/list", "tools", notes=named("log__x"), git=named("log__x"))
+        shown = [tool["name"] for tool in self.world.result("tools/list")["tools"]]
+        self.assertEqual(shown, ["notes__log__x", "git__log__x"])
+        for server in ("notes", "git"):
+            self.world.servers.results[server, "tools/call"] = {"content": [server]}
+            result = self.world.result("tools/call", name=f"{server}__log__x", arguments={})
+            self.assertEqual(result["content"], [server])
+            asked = self.world.servers.asked(server)[-1].params or {}
+            self.assertEqual(asked["name"], "log__x")
 
     def test_renamed_and_cut(self) -> None:
         """Renamed and cut names are found without the client having asked for the list."""
