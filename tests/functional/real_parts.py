@@ -57,6 +57,7 @@ PARTS = (
     Part("mcp1", "venv", ("mcp[cli]==1.30.*",)),
     Part("mcp2", "venv", ("mcp[cli]==2.3.*",)),
     Part("servers", "venv", ("mcp-server-time",)),
+    Part("fetch-git", "venv", ("mcp-server-fetch==2026.10.24", "mcp-server-git==2026.10.19")),
     Part("outline", "venv", ("mcp-outline==1.10.1",)),
     # 4.1.6 asks for a certifi younger than what package indexes have.
     Part("fastmcp", "venv", ("fastmcp<4.1.6",)),
@@ -69,6 +70,15 @@ PARTS = (
     ),
     Part("node", "npm", (NODE_PACKAGES.get(platform.machine(), ""), "npm@11")),
     Part("everything", "npm", ("@modelcontextprotocol/server-everything",)),
+    Part(
+        "reference",
+        "npm",
+        (
+            "@modelcontextprotocol/server-filesystem@2026.8.31",
+            "@modelcontextprotocol/server-memory@2026.8.31",
+            "@modelcontextprotocol/server-sequential-thinking@2026.8.31",
+        ),
+    ),
     Part("sdk1", "npm", ("@modelcontextprotocol/sdk@1",)),
     Part("sdk2", "npm", ("@modelcontextprotocol/client@2", "@modelcontextprotocol/server@2")),
     # The official conformance suite; what it finds is compared, so the version is exact.
