@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
         help="check a configuration file",
         description="Check a configuration file: exit code 0 when it is good, 2 when it is not.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="such as gate.ini")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=Path("gate.ini"), metavar="FILE", help="(gate.ini)"
+    )
     parser.add_argument(
         "--offline", action="store_true", help="do not ask the container engine for images"
     )

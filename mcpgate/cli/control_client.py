@@ -25,6 +25,7 @@ from mcpgate.model import MIB
 from mcpgate.telemetry.escaping import clean, text_of
 
 SOCKET_NAME: Final = "control.sock"
+_HERE: Final = Path("gate.ini")
 ANSWER_BYTES: Final = 64 * MIB
 ASK_S: Final = 10.0
 STOP_S: Final = 90.0
@@ -118,7 +119,10 @@ def add_arguments(parser: argparse.ArgumentParser, formats: Sequence[str] = ()) 
     """Declare how to find the gate, and the forms an answer may have; the first is usual."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--config", type=Path, metavar="FILE", help="the gate's configuration, for its state_dir"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the gate's configuration, for its state_dir (gate.ini, if there is one here)",
     )
     where.add_argument("--state-dir", type=Path, metavar="DIR", help="the gate's state directory")
     if formats:
@@ -127,14 +131,18 @@ def add_arguments(parser: argparse.ArgumentParser, formats: Sequence[str] = ()) 
 
 def find_gate(arguments: argparse.Namespace) -> ControlClient:
     """
-    Find the socket: by ``--state-dir``, by the file of ``--config``, or where it is by default.
+    Find the socket: by ``--state-dir``, by the file of ``--config`` or the ``gate.ini`` of the
+    working directory, or where it is by default.
 
     :raises CommandError: the configuration can not be read, or nothing tells where to look.
     """
     state_dir: Path | None = arguments.state_dir
-    if state_dir is None and arguments.config is not None:
+    config: Path | None = arguments.config
+    if state_dir is None and config is None and _HERE.is_file():
+        config = _HERE
+    if state_dir is None and config is not None:
         try:
-            state_dir = read_config(arguments.config, os.environ).gate.state_dir
+            state_dir = read_config(config, os.environ).gate.state_dir
         except ConfigError as error:
             raise CommandError(f"{error}\nUse --state-dir to do without the file.", 2) from None
     if state_dir is None:

@@ -369,6 +369,16 @@ class FindGateTests(SynchronousTestCase):
         path.chmod(0o600)
         self.assertEqual(self.find(config=path)._path, Path("/var/lib/other/control.sock"))
 
+    def test_here(self) -> None:
+        """That of the gate.ini of the working directory."""
+        self.patch(os, "environ", {"STATE_DIRECTORY": "/var/lib/mcpgate"})
+        path = Path(self.mktemp())
+        self.patch(control_client, "_HERE", path)
+        self.assertEqual(self.find()._path, Path("/var/lib/mcpgate/control.sock"))
+        path.write_text("[gate]\nstate_dir = /var/lib/here\n[auth:a]\ntype = none\n")
+        path.chmod(0o600)
+        self.assertEqual(self.find()._path, Path("/var/lib/here/control.sock"))
+
     def test_bad_config(self) -> None:
         """A file that can not be read is told, with a way out."""
         with self.assertRaises(CommandError) as caught:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from unittest import TestCase
 
+from tests.functional import real
 from tests.functional.gate_process import (
     GATE,
     MCPGATE,
     NO_LIMITS,
+    ROOT,
     SERVERS,
     STDIO,
+    TWISTD,
     GateProcess,
+    free_port,
+    processes_below,
     wait_for,
 )
 from tests.functional.mcp_client import Client
+
+SESSION = ROOT / "docs" / "guide" / "operator-session.sh"
 
 MORE = """
 [server:free]
@@ -131,3 +143,45 @@ class AskingTests(TestCase):
             timeout=60,
         )
         return ran.returncode
+
+
+class SessionTests(TestCase):
+    """The operator's session of the guide."""
+
+    def test_session(self) -> None:
+        """From an empty directory to a served call, with a mistake and the way back."""
+        place = Path(tempfile.mkdtemp(prefix="mcpgate-test-"))
+        self.addCleanup(shutil.rmtree, place)
+        programs = {
+            "mcpgate": MCPGATE,
+            "twistd": TWISTD,
+            "uvx": [real.python("servers"), "-m", "mcp_server_time"],
+        }
+        (place / "bin").mkdir()
+        for name, words in programs.items():
+            program = place / "bin" / name
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            program.chmod(0o755)
+        # The package is named to uvx, and need not be told to what it runs.
+        uvx = place / "bin" / "uvx"
+        uvx.write_text(uvx.read_text().replace(' "$@"', ""))
+        text = SESSION.read_text().replace(":8443:", f":{free_port()}:")
+        path = os.pathsep.join((str(place / "bin"), os.environ["PATH"]))
+        ran = subprocess.run(
+            ["sh", "-c", text],
+            cwd=place,
+            env={
+                "PATH": path,
+                "HOME": str(place),
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        self.assertIn("Europe/Prague", ran.stdout)
+        self.assertTrue(ran.stdout.endswith("convert_time\n"), ran.stdout)
+        self.assertNotIn("Traceback", ran.stdout + ran.stderr)
+        wait_for(lambda: not processes_below(place), "the gate's end", 20)
