@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
@@ -278,7 +279,7 @@ class ClaudeCodeTests(ModernCase):
             self.assertEqual(len(said.results), 2)
             for result in said.results:
                 self.assertIn("This is a simple text response for testing.", result, said.output)
-            asked = self.accesses(server)
+            asked = wait_for(partial(self.accesses, server), "the access log")
             self.assertNotEqual(asked, [])
             self.assertEqual([line for line in asked if f"era={VERSION}" not in line], [])
 
