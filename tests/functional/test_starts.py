@@ -70,10 +70,9 @@ class StartTests(TestCase):
             name = "io" if server is STDIO else "web"
             began = time.monotonic()
             answer = Client(gate, name, self.key).initialize()
-            # A stdio server that may be modern is waited for as long as for a call: a known gap.
-            self.assertLess(time.monotonic() - began, 45)
-            self.assertIn(answer.status, (200, 503, 504), answer.body)
-            self.assertRegex(answer.body, rb"-31001|-31002|-31004")
+            self.assertLess(time.monotonic() - began, 8)
+            self.assertIn(answer.status, (503, 504), answer.body)
+            self.assertIn(answer.error["code"], (-31001, -31002, -31004))
 
     def test_slow_start(self) -> None:
         """Who comes while a server starts waits for it, one start for all."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from mcpgate.errors import (
+    BackendTimeout,
     BackendUnavailable,
     BadRequest,
     GateError,
@@ -254,8 +255,14 @@ class BridgedSpeaker(SpeakerBase):
             link.discovered = kept[1]
             return kept[1]
         asked = Request(link.mint_ask(), DISCOVER, stamped({}, link.said()))
+        # It is this era's handshake, and may wait as long as the other's: for a start, then for
+        # the answer.
+        life = spec.lifetime
         try:
-            answer = await ask_once(self, spec, caller, asked, source=source)
+            waiting = ask_once(self, spec, caller, asked, source=source)
+            answer = await waiting.addTimeout(life.start_wait_s + life.start_s, self.clock)
+        except TimeoutError:
+            raise BackendTimeout("The server did not answer server/discover in time.") from None
         except GateError as error:
             self.doubt(spec, caller, error)
             raise

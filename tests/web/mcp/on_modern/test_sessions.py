@@ -119,6 +119,18 @@ class OpeningTests(BridgedCase):
         self.assertEqual(answer.status, 503)
         self.assertEqual(len(self.world.sessions), 0)
 
+    def test_silent(self) -> None:
+        """A server that never answers discover is waited for as long as for a handshake."""
+        self.asker.plays = False
+        self.world.post(INIT)
+        (asked,) = self.asker.waiting
+        life = self.world.spec.lifetime
+        self.world.pass_time(life.start_wait_s + life.start_s - 1)
+        self.assertFalse(asked.taken_back)
+        self.world.pass_time(2)
+        self.assertTrue(asked.taken_back)
+        self.assertEqual(len(self.world.sessions), 0)
+
     def test_not_modern_any_more(self) -> None:
         """A server that refuses discover is forgotten; the next client finds out what it is."""
         self.asker.plays = False
