@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -52,58 +53,27 @@ def make_speakers(
         return bridged
 
     switch = EraSwitch(book, pool, bridge, watch, probe)
+    common: dict[str, Any] = {
+        "clock": clock,
+        "pool": pool,
+        "sessions": sessions,
+        "wheel": wheel,
+        "keepalive_s": keepalive_s,
+        "forget": pool.forget,
+        "budget": budget,
+        "charge_start": charge_start,
+    }
     bridged = BridgedSpeaker(
-        clock=clock,
-        pool=pool,
-        sessions=sessions,
-        wheel=wheel,
-        keepalive_s=keepalive_s,
-        forget=pool.forget,
-        budget=budget,
-        charge_start=charge_start,
+        **common,
         asker=asker,
         eras=book,
         watch=watch,
         make_tag=lambda: secrets.token_hex(4),
         stop=pool.stop,
     )
-    stdio = StdioSpeaker(
-        clock=clock,
-        pool=pool,
-        sessions=sessions,
-        wheel=wheel,
-        keepalive_s=keepalive_s,
-        forget=pool.forget,
-        budget=budget,
-        charge_start=charge_start,
-        cold=cold,
-        switch=switch,
-    )
-    http = HTTPSpeaker(
-        clock=clock,
-        pool=pool,
-        sessions=sessions,
-        wheel=wheel,
-        forwarding=forwarding,
-        keepalive_s=keepalive_s,
-        forget=pool.forget,
-        budget=budget,
-        charge_start=charge_start,
-        cold=cold,
-        switch=switch,
-    )
-    old = SSESpeaker(
-        clock=clock,
-        pool=pool,
-        sessions=sessions,
-        wheel=wheel,
-        forwarding=forwarding,
-        keepalive_s=keepalive_s,
-        forget=pool.forget,
-        budget=budget,
-        charge_start=charge_start,
-        cold=cold,
-    )
+    stdio = StdioSpeaker(**common, cold=cold, switch=switch)
+    http = HTTPSpeaker(**common, forwarding=forwarding, cold=cold, switch=switch)
+    old = SSESpeaker(**common, forwarding=forwarding, cold=cold)
     speakers: dict[Transport, Speaker] = {
         Transport.STDIO: stdio,
         Transport.HTTP: http,

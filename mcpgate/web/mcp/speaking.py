@@ -27,6 +27,7 @@ from mcpgate.web.mcp.event_log import EventBudget, EventLog
 from mcpgate.web.mcp.on_modern.era_switch import EraSwitch
 from mcpgate.web.mcp.post import SESSION, Post, owner_of
 from mcpgate.web.mcp.session_state import agreed, public, remember, with_id
+from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.mcp.stream_link import StreamLink
 
 log = Logger()
@@ -249,6 +250,41 @@ class SpeakerBase(ABC):
         given = last_event_id(inbound)
         log = self.event_log(session)
         return bool(given) and log is not None and log.resume(inbound, given, release)
+
+    def stand(
+        self,
+        inbound: IInbound,
+        session: Session,
+        link: StreamLink,
+        release: Callable[[], None],
+        left: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """
+        Answer a GET with the session's standing stream; False when the client is gone already.
+
+        :param release: gives back what the GET holds, when the stream is over.
+        :param left: called after that, if no newer stream had taken its place.
+        """
+
+        def ended(stream: StandingStream) -> None:
+            release()
+            session.in_use -= 1
+            if link.stream is stream:
+                link.stream = None
+                left()
+
+        session.in_use += 1
+        stream = StandingStream(
+            inbound,
+            wheel=self.wheel,
+            keepalive_s=self.keepalive_s,
+            ended=ended,
+            drained=link.flush,
+        )
+        if stream.over:
+            return False
+        link.opened(stream, last_event_id(inbound))
+        return True
 
     def remember(self, session: Session, request: Request, answer: object) -> None:
         """Keep what has to be replayed to a server that forgot the session."""

@@ -47,8 +47,7 @@ from mcpgate.web.mcp.on_modern.link import BridgedLink
 from mcpgate.web.mcp.on_modern.listen import BridgedListen, Filter
 from mcpgate.web.mcp.post import Post, owner_of
 from mcpgate.web.mcp.session_state import MAX_SUBSCRIPTIONS, public
-from mcpgate.web.mcp.speaking import Link, SpeakerBase, last_event_id
-from mcpgate.web.mcp.standing import StandingStream
+from mcpgate.web.mcp.speaking import Link, SpeakerBase
 
 log = Logger()
 
@@ -161,26 +160,12 @@ class BridgedSpeaker(SpeakerBase):
             return
         link = self.link(session, spec, caller)
 
-        def ended(stream: StandingStream) -> None:
-            release()
-            session.in_use -= 1
-            if link.stream is stream:
-                link.stream = None
-                # Unless a newer stream takes its place in this very moment.
-                self.clock.callLater(0, self._keep_listening, link)
+        def left() -> None:
+            # Unless a newer stream takes its place in this very moment.
+            self.clock.callLater(0, self._keep_listening, link)
 
-        session.in_use += 1
-        stream = StandingStream(
-            inbound,
-            wheel=self.wheel,
-            keepalive_s=self.keepalive_s,
-            ended=ended,
-            drained=link.flush,
-        )
-        if stream.over:
-            return
-        link.opened(stream, last_event_id(inbound))
-        self.served(spec, caller, session)
+        if self.stand(inbound, session, link, release, left):
+            self.served(spec, caller, session)
 
     def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
         """See `Speaker.end`; the link leaves when the table ends the session."""

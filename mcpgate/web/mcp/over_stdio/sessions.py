@@ -26,8 +26,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio import StdioUpstream
 from mcpgate.web.mcp.over_stdio.call import StdioPassage
 from mcpgate.web.mcp.post import Post
-from mcpgate.web.mcp.speaking import SpeakerBase, last_event_id
-from mcpgate.web.mcp.standing import StandingStream
+from mcpgate.web.mcp.speaking import SpeakerBase
 from mcpgate.web.mcp.stream_link import StreamLink
 
 log = Logger()
@@ -124,25 +123,8 @@ class StdioSpeaker(SpeakerBase):
         """See `Speaker.listen`."""
         if self.resumed(inbound, session, release):
             return
-        link = self.link(session, spec)
-
-        def ended(stream: StandingStream) -> None:
-            release()
-            session.in_use -= 1
-            if link.stream is stream:
-                link.stream = None
-
-        session.in_use += 1
-        stream = StandingStream(
-            inbound,
-            wheel=self.wheel,
-            keepalive_s=self.keepalive_s,
-            ended=ended,
-            drained=link.flush,
-        )
-        if stream.over:
+        if not self.stand(inbound, session, self.link(session, spec), release):
             return
-        link.opened(stream, last_event_id(inbound))
         running = self.ready(spec, session)
         if running is not None:
             self._join_running(running, spec, session)
