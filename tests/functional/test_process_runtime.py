@@ -21,7 +21,7 @@ from typing import TypeVar
 from twisted.internet import reactor  # noqa: TID251  # a functional test
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mcpgate.errors import BackendTimeout, BackendUnavailable, GateError
@@ -46,6 +46,7 @@ from mcpgate.runtime.readiness import ReadinessProbe
 from mcpgate.telemetry.meters import Meters
 from mcpgate.testing.runtime_contract import BRIEF, GRACE_S, RuntimeFixture, make_runtime_tests
 from mcpgate.timing.deferreds import deferred
+from tests.functional import real
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ class ProcessFixture:
 
     def __init__(self, test: TestCase) -> None:
         if not os.path.isdir("/proc/self"):
-            raise SkipTest("needs Linux with /proc")
+            real.missing("needs Linux with /proc")
         self.state_dir = tempfile.mkdtemp(prefix="mcpgate-test-")
         self.meters = Meters()
         self.runtime = ProcessRuntime(
@@ -546,6 +547,7 @@ from twisted.internet import reactor
 from mcpgate.model import *
 from mcpgate.runtime.process import ProcessRuntime
 from mcpgate.telemetry.meters import Meters
+from tests.functional import real
 
 def go():
     runtime = ProcessRuntime(
