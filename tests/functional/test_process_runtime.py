@@ -547,7 +547,6 @@ from twisted.internet import reactor
 from mcpgate.model import *
 from mcpgate.runtime.process import ProcessRuntime
 from mcpgate.telemetry.meters import Meters
-from tests.functional import real
 
 def go():
     runtime = ProcessRuntime(
