@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import BadBackendAnswer, GateError
+from mcpgate.errors import BackendTimeout, BadBackendAnswer, GateError
 from mcpgate.http.fields import Fields
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstreamCall
@@ -157,7 +158,10 @@ def fetch(
     """
     Send one small request and collect the answer (4 MiB at most).
 
-    Fails with a `GateError`.  Cancelling cuts the connection.
+    Fails with a `GateError`.  Cancelling cuts the connection; a server that says something every
+    now and then, but no answer, has to be cut so (`too_late`).
+
+    :param timeout_s: of silence.
     """
     collector = _Collector()
     result = collector.result = Deferred(collector.give_up)
@@ -176,3 +180,10 @@ def fetch(
     except GateError as error:
         return fail(error)
     return result
+
+
+def too_late(outcome: object, timeout_s: float) -> NoReturn:
+    """Fail as a server does that was waited for long enough; for `Deferred.addTimeout`."""
+    if isinstance(outcome, Failure):
+        outcome.trap(CancelledError)
+    raise BackendTimeout

@@ -30,7 +30,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.mcp.batches import Batch, tell_each
 from mcpgate.web.mcp.over_http.call import HTTPCall
-from mcpgate.web.mcp.over_http.fetch import Fetched, fetch, session_is_lost
+from mcpgate.web.mcp.over_http.fetch import Fetched, fetch, session_is_lost, too_late
 from mcpgate.web.mcp.over_http.link import HTTPLink
 from mcpgate.web.mcp.over_http.listen import HTTPListen
 from mcpgate.web.mcp.post import SESSION, VERSION, Post
@@ -176,6 +176,7 @@ class HTTPSpeaker(SpeakerBase):
             pool=caller.principal,
             timeout_s=FAREWELL_S,
         )
+        ended.addTimeout(FAREWELL_S, self.clock)
         ended.addErrback(lambda _: None).addBoth(lambda _: lease.release())
 
     # --- The binding to the server's session ---------------------------------------------------
@@ -263,7 +264,8 @@ class HTTPSpeaker(SpeakerBase):
                 self.sessions.changed(session)
                 introduction = encode(Notification(INITIALIZED))
                 fields = self._own_fields(spec, session, caller)
-                await self._send(lease, spec, session, fields, introduction)
+                within_s = _handshake_s(spec)
+                await self._send(lease, spec, session, fields, introduction, within_s)
         except BaseException:
             failure = Failure()
             raise
@@ -284,7 +286,7 @@ class HTTPSpeaker(SpeakerBase):
         for number, uri in enumerate(record.subscriptions):
             replay.append(Request(f"mcpgate-sub-{number}", SUBSCRIBE, {"uri": uri}))
         for message in replay:
-            await self._send(lease, spec, session, fields, encode(message))
+            await self._send(lease, spec, session, fields, encode(message), _handshake_s(spec))
 
     async def _shake(
         self, lease: ILease, spec: ServerSpec, caller: Caller, session: Session, link: HTTPLink
@@ -373,15 +375,23 @@ class HTTPSpeaker(SpeakerBase):
         body: bytes,
         timeout_s: float | None = None,
     ) -> Deferred[Fetched]:
-        return fetch(
+        within_s = timeout_s or spec.call_timeout_s
+        sending = fetch(
             lease.upstream,
             "POST",
             self.target(spec),
             fields,
             body,
             pool=session.record.key.principal,
-            timeout_s=timeout_s or spec.call_timeout_s,
+            timeout_s=within_s,
         )
+        # In all: SDK servers begin an event stream at once, and write comments until they answer.
+        return sending.addTimeout(within_s, self.clock, too_late)
+
+
+def _handshake_s(spec: ServerSpec) -> float:
+    """Tell how long a server may take for each message that belongs to its handshake."""
+    return min(spec.lifetime.start_s, spec.call_timeout_s)
 
 
 def _session_fields(session: Session) -> Fields:

@@ -8,6 +8,7 @@ from mcpgate.errors import (
     BadRequest,
 )
 from mcpgate.model import Isolation, Transport
+from mcpgate.web.mcp.over_http.sessions import FAREWELL_S
 from tests.web.endpoint_kit import INIT, World, notification, request
 from tests.web.fake_exchange import Sent
 from tests.web.http_case import HTTPCase, reply
@@ -119,6 +120,46 @@ class OpeningTests(SynchronousTestCase):
                 world.pass_time(1)
             self.assertEqual(answer.json["error"]["code"], -31003)
             self.assertEqual(world.leaks(), {})
+
+    def test_a_server_that_never_answers_is_cut(self) -> None:
+        """Comments in an event stream are no answer: the handshake has its deadline."""
+        world = World(Transport.HTTP)
+        world.open()
+        world.server.plays = False
+        answer = world.post(INIT)
+        sent = world.server.take()
+        sent.head()
+        for _ in range(10):
+            world.pass_time(world.spec.lifetime.start_s / 9)
+            sent.data(b": ping\r\n\r\n")
+        self.assertTrue(sent.aborted)
+        self.assertEqual(answer.events[-1]["error"]["code"], -31002)
+        self.assertEqual(world.leaks(), {})
+
+    def test_a_server_that_never_says_goodbye_is_left(self) -> None:
+        """The end of a session holds its server no longer than a moment."""
+        world = World(Transport.HTTP)
+        session = world.open()
+        world.server.plays = False
+        world.ask("DELETE", session=session)
+        sent = world.server.take()
+        sent.head()
+        world.pass_time(FAREWELL_S + 1)
+        self.assertTrue(sent.aborted)
+        self.assertEqual(world.leaks(), {})
+
+    def test_a_replay_is_part_of_the_handshake(self) -> None:
+        """A server that is silent to it is not waited for as long as a call may take."""
+        world = World(Transport.HTTP, call_timeout_s=300.0)
+        session = world.open()
+        world.post(request("logging/setLevel", 1, level="debug"), session)
+        world.server.take().result()
+        del world.pool._running[world.pool.newest.key]
+        answer = world.post(request("tools/list", 2), session)
+        self.assertEqual(world.server.take().message["method"], "logging/setLevel")
+        world.pass_time(world.spec.lifetime.start_s + 1)
+        self.assertEqual(answer.events[-1]["error"]["code"], -31002)
+        self.assertEqual(world.leaks(), {})
 
     def test_a_slow_start_shows_life(self) -> None:
         """While a container starts the client gets comments."""
