@@ -26,6 +26,7 @@ from mcpgate.web.mcp.modern.ask import AskedExchange, NotModern
 from mcpgate.web.mcp.modern.endpoint import refuse_request
 from mcpgate.web.mcp.modern.exchange import Carrier
 from mcpgate.web.mcp.modern.post import ModernPost, ModernSpeaker
+from mcpgate.web.mcp.over_http.fetch import too_late
 from mcpgate.web.mcp.session_state import public
 
 log = Logger()
@@ -64,7 +65,7 @@ class EraProbe:
 
     def ask(self, spec: ServerSpec, caller: Caller) -> Deferred[bool]:
         """Ask one server, whatever the book says; fails when that can not be told now."""
-        answered: Deferred[Message] = Deferred()
+        answered: Deferred[Message] = Deferred(lambda _: exchange.cancel())
         request = Request("mcpgate-discover", DISCOVER, {"_meta": ASKED_BY.meta()})
         exchange = AskedExchange(
             self._carrier,
@@ -88,6 +89,9 @@ class EraProbe:
                 return False
             failure.raiseException()
 
+        # All who come wait for it: as long as for a handshake, whatever a call may take.
+        life = spec.lifetime
+        answered.addTimeout(life.start_wait_s + life.start_s, self._carrier.clock, too_late)
         judged = answered.addCallback(judge).addErrback(surely)
         exchange.begin()
         return judged

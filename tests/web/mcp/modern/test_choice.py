@@ -83,6 +83,20 @@ class ProbeTests(SynchronousTestCase):
             self.assertIdentical(world.eras.known(world.spec).modern, None)
             self.assertEqual(world.leaks(), {})
 
+    def test_who_never_answers(self) -> None:
+        """A server that only keeps its stream alive is waited for as long as for a handshake."""
+        world = ModernWorld(era=Eras.AUTO)
+        answer, probe = self.ask(world)
+        probe.head()
+        life = world.spec.lifetime
+        for _ in range(5):
+            world.pass_time((life.start_wait_s + life.start_s) / 5)
+            probe.data(b": ping\n\n")
+        self.assertTrue(probe.aborted)
+        self.assertEqual(code_of(answer), (200, -31002))
+        self.assertIdentical(world.eras.known(world.spec).modern, None)
+        self.assertEqual(world.leaks(), {})
+
     def test_who_goes_meanwhile(self) -> None:
         """Nothing is sent for a client that has gone."""
         world = ModernWorld(era=Eras.AUTO)
