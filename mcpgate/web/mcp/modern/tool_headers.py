@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
-from mcpgate.errors import GateError
+from mcpgate.errors import BackendTimeout, GateError
 from mcpgate.interfaces import IInbound
 from mcpgate.mcp.headers import annotated, annotation_fault, check_params
 from mcpgate.mcp.modern import Context
@@ -51,6 +51,9 @@ class ToolHeaders:
             tools = await self._asker.tools(spec, caller, context, source)
         except GateError as error:
             log.debug("Tools of {server} not told: {why}", server=spec.name, why=error)
+            if isinstance(error, BackendTimeout):
+                # Once is enough: not every call is to wait for that first.
+                self.told(spec, caller.principal, ())
             return
         self.told(spec, caller.principal, tools)
 

@@ -495,6 +495,17 @@ class StdioTests(SynchronousTestCase):
         self.assertEqual(answer.events, [PROGRESS, result("c", a=1)])
         self.assertEqual(world.leaks(), {})
 
+    def test_tools_never_told(self) -> None:
+        """A child that is silent to ``tools/list`` is waited for once, not before every call."""
+        world = ModernWorld(Transport.STDIO)
+        world.lists_tools = False
+        world.call()
+        self.assertEqual([sent["method"] for sent in world.child.take()], ["tools/list"])
+        world.pass_time(world.spec.call_timeout_s + 1)
+        self.assertEqual(world.child.take()[-1]["method"], "tools/call")
+        world.call(id=2)
+        self.assertEqual([sent["method"] for sent in world.child.take()], ["tools/call"])
+
     def test_who_goes_has_cancelled(self) -> None:
         """The child is told, under the id it knows."""
         world = ModernWorld(Transport.STDIO)
