@@ -21,6 +21,7 @@ from mcpgate.errors import (
     BackendTimeout,
     BackendUnavailable,
     BadRequest,
+    CallCancelled,
     GateError,
     InvalidParams,
     MethodNotFound,
@@ -363,6 +364,8 @@ class BridgedSpeaker(SpeakerBase):
         found = link.discovered
         if found is None:
             found = await self._discover(spec, caller, link, source=post.inbound)
+            if session.ended:
+                raise CallCancelled("The session has ended.")  # Nobody would end its listen.
         if not to_legacy.can(found, "resources", "subscribe"):
             raise MethodNotFound("The server has no subscriptions.")
         listen = self._listen_of(link, spec, caller, session)

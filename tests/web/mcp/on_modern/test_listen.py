@@ -345,6 +345,18 @@ class SessionTests(SynchronousTestCase):
         stream = self.world.get(self.sid)
         self.assertEqual(stream.events[0]["params"], {"uri": "a:b"})
 
+    def test_ended_meanwhile(self) -> None:
+        """A session that ends while its server is asked what it can do never listens."""
+        link = self.world.session(self.sid).extras
+        link.discovered = None  # type: ignore[attr-defined]  # as after a restart of the gate
+        self.asker.plays = False
+        answer = self.world.post(request("resources/subscribe", 3, uri="a:b"), self.sid)
+        discovering = self.asker.take()
+        self.world.ask("DELETE", session=self.sid)
+        discovering.result(supportedVersions=["2026-07-28"], capabilities=self.asker.capabilities)
+        self.assertEqual(self.asker.waiting, [])
+        self.assertEqual(answer.json["error"]["code"], -31010)
+
     def test_unsubscribe(self) -> None:
         """The last subscription takes the listen with it; unknown ones do no harm."""
         self.world.post(request("resources/subscribe", 3, uri="a:b"), self.sid)
