@@ -45,10 +45,16 @@ class BridgedListen:
         await session.hearing()
         honoured = self._wanted.within({} if session.deaf else session.capabilities)
         accepted = []
+        # One after the other, all within what a start and a handshake may take.
+        clock, life = session.desk.clock, session.spec.lifetime
+        until_s = clock.seconds() + life.start_wait_s + life.start_s
         for uri in honoured.uris:
             if self._over is None:
                 return
-            if await session.subscribe(self, uri):
+            left_s = until_s - clock.seconds()
+            if left_s <= 0:
+                break
+            if await session.subscribe(self, uri, left_s):
                 accepted.append(uri)
         if self._over is None:
             # What was subscribed to meanwhile is of use to nobody.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from typing_extensions import override
@@ -434,15 +434,20 @@ class GateSession:
         self._unused()
 
     @deferred
-    async def subscribe(self, listener: Listener, uri: str) -> bool:
-        """Subscribe a client to a resource; tell whether the server takes it.  Never fails."""
+    async def subscribe(self, listener: Listener, uri: str, within_s: float) -> bool:
+        """
+        Subscribe a client to a resource; tell whether the server takes it.  Never fails.
+
+        :param within_s: a server that says nothing for so long does not take it.
+        """
         if self._subscriptions.full(uri):
             return False
         if not self._subscriptions.begin(listener, uri):
             return True
         try:
-            answer = await self.ask(SUBSCRIBE, {"uri": uri})
-        except GateError:
+            asking = self.ask(SUBSCRIBE, {"uri": uri})
+            answer = await asking.addTimeout(within_s, self.desk.clock)
+        except (GateError, TimeoutError):
             accepted = False
         else:
             accepted = isinstance(answer, Response)

@@ -91,6 +91,15 @@ class ListenTests(SynchronousTestCase):
         self.it.say(id=sent["id"], result={})
         self.assertEqual(answer.events, [acknowledged(resourceSubscriptions=["b"])])
 
+    def test_silent_to_subscribe(self) -> None:
+        """However many resources are wanted, a server is not waited for longer than for a start."""
+        answer = self.it.listen(
+            notifications={"toolsListChanged": True, "resourceSubscriptions": list("abcdef")}
+        )
+        life = self.it.world.spec.lifetime
+        self.it.pass_time(life.start_wait_s + life.start_s + 1)
+        self.assertEqual(answer.events, [acknowledged(toolsListChanged=True)])
+
     def test_early(self) -> None:
         """What changes before the acknowledgement is told after it."""
         answer = self.it.listen(
