@@ -152,7 +152,7 @@ class Pages:
     def eras(self) -> list[EraView]:
         """Tell of every server which eras it speaks."""
         views = []
-        for spec in self._gateway.config.servers:
+        for spec in self._gateway.catalog.servers:
             known = self._gateway.eras.known(spec)
             views.append(
                 EraView(
