@@ -169,6 +169,10 @@ class Reload:
         for secret in new.secrets:
             gateway.hide(secret)
         gateway.catalog.replace(servers, groups)
+        if changes:
+            # Another program may answer now, and groups show what their members say.
+            for name in (*changes.removed, *changes.changed, *(group.name for group in groups)):
+                gateway.modern.results.forget(name)
         gateway.pool.keep_warm(gateway.catalog.servers)
         if gateway.back.containers is not None:
             gateway.back.containers.images.pull_at_start(gateway.catalog.servers)
