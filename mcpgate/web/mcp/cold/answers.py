@@ -50,11 +50,12 @@ class _Seen:
     An instance that was looked at.
 
     :ivar marks: of its lists, by method; None when its greeting is not known.
+    :ivar viewer: None when its session has ended: nobody can look again before the next call.
     """
 
     instance_id: str
     marks: dict[str, str] | None = None
-    viewer: Viewer
+    viewer: Viewer | None
 
 
 class ColdAnswers:
@@ -125,7 +126,7 @@ class ColdAnswers:
             return
         key = self._key(spec, session)
         seen = self._seen.pop(key, None)
-        if seen is not None and key not in self._again:
+        if seen is not None and seen.viewer is not None and key not in self._again:
             self._again[key] = self._clock.callLater(SETTLE_S, self._look_again, key, seen.viewer)
 
     def stop(self) -> None:
@@ -143,13 +144,19 @@ class ColdAnswers:
             principal = record.key.principal
             owner = owner_of(spec, principal, record.key.session_id)
             name = self._book.name(spec, principal, record.initialize_params)
-            key = self._keys[session] = (spec.name, owner.digest, name)
-            session.on_end.append(lambda _: self._forget(session))
+            key = (spec.name, owner.digest, name)
+            if not session.ended:
+                # One that ended while its server was started would be kept for good.
+                self._keys[session] = key
+                session.on_end.append(lambda _: self._forget(session))
         return key
 
     def _forget(self, session: Session) -> None:
-        self._keys.pop(session, None)
+        key = self._keys.pop(session, None)
         self._told.pop(session, None)
+        seen = self._seen.get(key) if key is not None else None
+        if seen is not None and seen.viewer is not None and seen.viewer.session is session:
+            seen.viewer = None
 
     def _snapshot(self, speaker: SpeakerBase, post: Post, session: Session) -> Snapshot | None:
         spec = post.spec
@@ -245,7 +252,8 @@ class ColdAnswers:
 
     async def _look(self, viewer: Viewer, key: Key, instance_id: str) -> _Seen:
         snapshot = await viewer.look(LOOK_S)
-        seen = _Seen(instance_id=instance_id, viewer=viewer)
+        ended = viewer.session.ended
+        seen = _Seen(instance_id=instance_id, viewer=None if ended else viewer)
         if snapshot is not None:
             seen.marks = {method: mark(method, one) for method, one in snapshot.lists.items()}
             self._book.keep(viewer.spec, key[2], snapshot)

@@ -433,6 +433,30 @@ class StdioColdTests(ColdCase):
         self.world.pass_time(61)
         self.assertEqual(self.world.leaks(), {})
 
+    def test_session_ends_during_the_start(self) -> None:
+        """Nothing is kept of a session that ends while its server is started for it."""
+        self.first()
+        self.stop()
+        _, session = self.open_cold()
+        self.world.pool.started()
+        self.world.settle()
+        self.world.sessions.end(self.world.session(session), "deleted")
+        self.play()
+        self.world.pass_time(60)
+        kept = [one for one in self.world.cold._keys if one.ended]
+        self.assertEqual((kept, self.world.cold._told), ([], {}))
+
+    def test_nothing_kept_of_ended_sessions(self) -> None:
+        """What is remembered of a server that was looked at lets go of the session it was by."""
+        session = self.world.session(self.first())
+        (seen,) = self.world.cold._seen.values()
+        assert seen.viewer is not None
+        self.assertIs(seen.viewer.session, session)
+        self.world.sessions.end(session, "deleted")
+        self.assertIsNone(seen.viewer)
+        self.world.cold.lists_changed(self.world.spec, session)
+        self.assertEqual(self.world.cold._again, {})
+
 
 class HTTPColdTests(ColdCase):
     """Servers on HTTP."""
