@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from mcpgate.gate.sessions import Session
-from mcpgate.interfaces import IInbound
+from mcpgate.interfaces import IInbound, ILease
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
 from mcpgate.model import Caller, Isolation, Owner, Principal, ServerSpec
 
@@ -70,6 +70,9 @@ class Speaker(Protocol):
         release: Callable[[], None],
     ) -> None:
         """Answer GET with the session's event stream; ``release`` gives the stream's slot back."""
+
+    def ready(self, spec: ServerSpec, session: Session) -> ILease | None:
+        """Lease the session's instance if it runs."""
 
     def end(self, caller: Caller, spec: ServerSpec, session: Session) -> None:
         """Let the server know, if it cares, that the session is over."""

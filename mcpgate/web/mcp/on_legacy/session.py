@@ -4,6 +4,8 @@ One legacy session that the gate holds for modern clients, who know no sessions.
 It is a session like any other to whoever speaks to the server: started, replayed and ended the
 same way.  Only its client is the gate: it answers what the server asks, by whichever call is in
 work, and hears the session's event stream for all listens of its principal.
+
+This is over 500 lines since what calls and listens use, and what the server says, is one session's.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from mcpgate.upstream.subscriptions import Subscriptions
 from mcpgate.web.mcp.errand import Errand, Lines
 from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.post import Post, Speaker
+from mcpgate.web.mcp.session_state import remember
 
 log = Logger()
 
@@ -430,8 +433,19 @@ class GateSession:
         self._listeners.pop(listener, None)
         for uri in self._subscriptions.forget(listener):
             if not self.over:
-                self.ask(UNSUBSCRIBE, {"uri": uri}).addErrback(lambda _: None)
+                self._unsubscribe(uri)
         self._unused()
+
+    def _unsubscribe(self, uri: str) -> None:
+        lease = self._speaker.ready(self.spec, self.session)
+        if lease is not None:
+            lease.release()
+            self.ask(UNSUBSCRIBE, {"uri": uri}).addErrback(lambda _: None)
+            return
+        # Nobody starts a server to be told that nobody listens; the next one is not told of it.
+        request = Request(self.desk.mint(), UNSUBSCRIBE, {"uri": uri})
+        if remember(self.session.record, request, Response(request.id, {})):
+            self.desk.sessions.changed(self.session)
 
     @deferred
     async def subscribe(self, listener: Listener, uri: str, within_s: float) -> bool:

@@ -132,6 +132,17 @@ class ListenTests(SynchronousTestCase):
         self.assertFalse(answer.finished)
         self.assertEqual(answer.events[-1]["method"], UPDATED)
 
+    def test_left_while_stopped(self) -> None:
+        """A server that does not run is not started to be told that nobody listens any more."""
+        answer = self.subscribe("a")
+        self.it.world.pool.die()
+        self.it.settle()
+        answer.go()
+        self.it.settle()
+        self.assertEqual(len(self.it.world.pool.instances), 1)
+        self.it.call("tools/list")
+        self.assertEqual([m["method"] for m in self.it.world.child.sent], ["tools/list"])
+
     def test_bad(self) -> None:
         """A filter of the wrong form, and a client that takes no stream, are refused at once."""
         answer = self.it.listen(notifications=3)
