@@ -315,8 +315,8 @@ def main() -> None:
                 program=REPOSITORY / "tests/functional/servers/boxed_mcp.py",
             ),
         )
-        gate.start()
         *keys, last = gate.add_keys(args.rounds + 1)
+        gate.start()
         measure_starts(clock, gate, direct, keys)
         measure_calls(clock, gate, direct, last, args.calls)
         report(clock)
