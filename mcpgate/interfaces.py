@@ -260,7 +260,8 @@ class IRuntime(Interface):
 
     def assign(instance: IInstance, key: InstanceKey) -> None:
         """
-        Note that a copy that was nobody's (`Owner.is_nobody`) has an owner from now on.
+        Note that a copy that was nobody's (`Owner.is_nobody`) has an owner from now on, or that
+        one of an older entry is put aside: it ends beside the one that takes its place.
 
         What it leaves is removed when it ends; it is never taken up again.
         """

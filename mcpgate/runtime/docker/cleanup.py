@@ -85,7 +85,8 @@ class Cleanup:
     :param hash_key: see `judge`.
     :param tidied: called when networks may have gone.
     :param alive: tells of a container that the gate uses it; ``busy``: of a key's label, or a
-        network's name, that a start under way counts on it.
+        network's name, that a start under way counts on it; ``used``: the same, and of keys
+        whose container runs.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Cleanup:
         files: SecretFiles,
         alive: Callable[[str], bool] = lambda _: False,
         busy: Callable[[], Collection[str]] = tuple,
+        used: Callable[[], Collection[str]] = tuple,
         tidied: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> None:
         self._calls = calls
@@ -109,6 +111,7 @@ class Cleanup:
         self._files = files
         self._alive = alive
         self._busy = busy
+        self._used = used
         self._tidied = tidied
 
     async def run(self, wish: Wish) -> list[Leftover]:
@@ -159,7 +162,8 @@ class Cleanup:
     async def _networks_and_files(self, left: list[Known], *, dry_run: bool) -> list[Leftover]:
         busy = set(self._busy())
         names = {known.network for known in left} | busy
-        labels = {known.labels.get(LABEL_KEY, "") for known in left} | busy
+        # What was started since the list was made is not in it.
+        labels = {known.labels.get(LABEL_KEY, "") for known in left} | set(self._used())
         unused = [name for name, _ in await self._networks.unused(names)]
         folders = self._files.others(labels)
         found = [
@@ -171,7 +175,7 @@ class Cleanup:
         if not dry_run:
             busy = set(self._busy())
             gone = await self._networks.tidy(names | busy)
-            self._files.tidy(labels | busy)
+            self._files.tidy(labels | set(self._used()))
             if gone:
                 await self._tidied()
         return found

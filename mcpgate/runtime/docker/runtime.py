@@ -157,7 +157,7 @@ class DockerRuntime:
             raise
         finally:
             self._busy -= Counter([label])
-            if launch.instance_id not in self._instances and not self._busy[label]:
+            if label not in self._in_use():
                 self._lists.close(label)
 
     async def _start(
@@ -397,6 +397,7 @@ class DockerRuntime:
             files=self._files,
             alive=self._by_container.__contains__,
             busy=lambda: set(self._busy),
+            used=self._in_use,
             tidied=self._walls_changed,
         ).run(wish)
 
@@ -510,10 +511,10 @@ class DockerRuntime:
         self._instances.pop(instance.instance_id, None)
         self._by_container.pop(instance.container_id, None)
         label = container.key_label(instance.made_for)
-        if not self._busy[label]:
+        if label not in self._in_use():
             self._files.empty(label)
             self._lists.close(label)
-        if instance.made_for.owner.is_nobody:
+        if instance.made_for.owner.is_nobody or instance.key != instance.made_for:
             clearing = Deferred.fromCoroutine(self._clear(instance.container_id))
             self._clearing.add(clearing)
             clearing.addErrback(
@@ -527,6 +528,11 @@ class DockerRuntime:
                 server=instance.key.server,
                 owner=instance.key.owner.label,
             )
+
+    def _in_use(self) -> set[str]:
+        """Give what starts count on, and the labels of what runs; two copies may share one."""
+        running = {container.key_label(one.made_for) for one in self._instances.values()}
+        return running | set(self._busy)
 
     async def _clear(self, container_id: str) -> None:
         """Remove a container that is taken up by nobody again, and its network."""
@@ -544,13 +550,15 @@ class DockerRuntime:
         """
         See `IRuntime.assign`.
 
-        The container gets a name that tells its owner, for a gate that adopts it.  When the engine
-        does not take it, the next gate removes the container instead.
+        A spare container gets a name that tells its owner, for a gate that adopts it.  When the
+        engine does not take it, the next gate removes the container instead.
         """
         ours = self._instances.get(instance.instance_id)
         if ours is None:
             return
-        ours.key = key
+        was_spare, ours.key = ours.key.owner.is_nobody, key
+        if not was_spare:
+            return  # It is only put aside: the next gate knows by its entry that it is old.
         name = container.given_name(self._gate_id, ours.made_for, key, ours.instance_id)
         self.calls.call(lambda client: client.rename(ours.container_id, name)).addErrback(
             lambda failure: log.warn(
@@ -579,7 +587,7 @@ class DockerRuntime:
         networks = {known.network for known in left}
         labels = {known.labels.get(LABEL_KEY, "") for known in left}
         gone = await self._networks.tidy(networks | set(self._busy))
-        self._files.tidy(labels | set(self._busy))
+        self._files.tidy(labels | self._in_use())
         if gone:
             await self._walls_changed()
 

@@ -38,6 +38,13 @@ class CleanupTests(RuntimeTestCase):
         self.assertEqual(self.clean(stopped=True, orphans=True), [])
         self.assertEqual(len(self.engine.containers_), 1)
 
+    def test_started_meanwhile(self) -> None:
+        """Files of a container that was started since the list was made are kept."""
+        self.start(WEB)
+        self.engine.containers = lambda **_: []  # type: ignore[method-assign]  # as of before
+        self.assertNotIn("files", [one.kind for one in self.clean(orphans=True)])
+        self.assertEqual(len(list(Path(self.folder, "files").glob("*/token"))), 1)
+
     def test_stopped(self) -> None:
         """Stopped ones go when asked for; a dry run only tells."""
         self.stopped()

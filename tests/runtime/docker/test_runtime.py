@@ -529,6 +529,35 @@ class NextLifeTests(RuntimeTestCase):
         self.assertEqual(self.engine.containers_, {})
         self.runtime.assign(given, key)
 
+    def test_put_aside(self) -> None:
+        """A copy of an older entry ends beside the new one, and takes nothing of it along."""
+        box = Container(image="x:1", egress="allow-list", egress_to=(Destination("192.0.2.1"),))
+        old = replace(WEB, container=box)
+        first = self.successResultOf(self.runtime.start(old, self.launch(old)))
+        name = self.engine.containers_["c1"]["Name"]
+        aside = InstanceKey("web", Owner(Isolation.PER_KEY, "a" * 32 + "~i1"))
+        self.runtime.assign(first, aside)
+        self.assertEqual(self.engine.containers_["c1"]["Name"], name)
+        changed = replace(old, env=(("MORE", "1"),))
+        self.successResultOf(self.runtime.start(changed, self.launch(changed)))
+        self.assertEqual(self.engine.states(), ["running", "running"])
+        self.engine.end("c1", 0)
+        self.tell("die")
+        self.ended(first)
+        self.assertEqual(list(self.engine.containers_), ["c2"])
+        (file,) = (self.folder / "files").glob("*/token")
+        self.assertEqual(file.read_text("utf-8"), "k" * 20)
+        self.assertEqual(len(self.runtime._lists._open), 1)
+
+    def test_started_while_tidying(self) -> None:
+        """Files of a container that was started while the rest is tidied stay."""
+        self.start(WEB)
+        listed = self.engine.containers
+        self.engine.containers = lambda **_: []  # type: ignore[method-assign]  # as of before
+        self.successResultOf(Deferred.fromCoroutine(self.runtime._tidy()))
+        self.engine.containers = listed  # type: ignore[method-assign]  # as it was
+        self.assertEqual(len(list((self.folder / "files").glob("*/token"))), 1)
+
     def test_not_while_adopting(self) -> None:
         """What is being adopted is not taken for a stray."""
         self.start(WEB)
