@@ -275,17 +275,24 @@ class InstancePool:
         self._records[record.key.server, aside.digest] = record
 
     @deferred
-    async def retire(self, names: Iterable[str], wait_s: float) -> None:
+    async def retire(
+        self,
+        names: Iterable[str],
+        wait_s: float,
+        is_back: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         """
         Stop every copy of servers that are no longer served.
 
         :param wait_s: for calls in work.
+        :param is_back: tells of a server that it is served again; its copies are left alone.
         """
         gone = frozenset(names)
         self._warm = tuple(spec for spec in self._warm if spec.name not in gone)
         error = BackendUnavailable("The server was taken out of the configuration.")
         until = self._clock.seconds() + wait_s
         while True:
+            gone = frozenset(name for name in gone if not is_back(name))
             left = [one for one in self._records.values() if one.key.server in gone]
             late = self._clock.seconds() >= until
             for record in left:
@@ -313,6 +320,7 @@ class InstancePool:
         # As of a session, so that its data goes with it.
         owner = Owner.nobody(Isolation.PER_SESSION, self._make_id())
         record = self._get(spec, owner, None)
+        record.forgotten = True  # It is no spare copy: nobody is given it.
         waiting = record.wait()
         try:
             self._start(record, modest=True)
@@ -322,7 +330,6 @@ class InstancePool:
             finally:
                 lease.release()
         finally:
-            record.wanted, record.forgotten = False, True
             waiting.addErrback(lambda _: None)
             self._stop(record.key, BackendUnavailable("It was a trial."))
             if record.core.state in OVER:
@@ -404,7 +411,8 @@ class InstancePool:
 
     def _spares(self, spec: ServerSpec) -> Iterator[Record]:
         for record in self._records.values():
-            if record.key.server == spec.name and record.key.owner.is_nobody:
+            spare = record.key.owner.is_nobody and not record.forgotten
+            if spare and record.key.server == spec.name:
                 yield record
 
     def _start_spare(self, spec: ServerSpec) -> bool:

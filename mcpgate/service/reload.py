@@ -177,7 +177,9 @@ class Reload:
         if gateway.back.containers is not None:
             gateway.back.containers.images.pull_at_start(gateway.catalog.servers)
         self._end_sessions(changes.removed)
-        retiring = gateway.pool.retire(changes.removed, RETIRE_S)
+        retiring = gateway.pool.retire(
+            changes.removed, RETIRE_S, lambda name: gateway.catalog.find(name) is not None
+        )
         retiring.addErrback(lambda failure: log.failure("Retiring servers failed", failure))
 
     def _end_sessions(self, names: Iterable[str]) -> None:

@@ -306,6 +306,19 @@ class LeaseTests(PoolTestCase):
         self.successResultOf(done)
         self.assertEqual(self.runtime.alive, [])
 
+    def test_retired_and_back(self) -> None:
+        """A server that was taken out and put back meanwhile keeps its copies."""
+        self.leased("a")
+        back: list[str] = []
+        done = self.pool.retire(["toy"], 10.0, back.__contains__)
+        self.assertNoResult(done)
+        back.append("toy")
+        self.leased("b").release()
+        for _ in range(12):
+            self.clock.advance(1.0)
+        self.successResultOf(done)
+        self.assertEqual(len(self.runtime.alive), 2)
+
     def test_tried_out(self) -> None:
         """A trial starts a copy, looks at it, and leaves nothing."""
         looked: list[IUpstream] = []
@@ -320,6 +333,22 @@ class LeaseTests(PoolTestCase):
         self.successResultOf(done)
         self.assertEqual((len(looked), self.runtime.alive), (1, []))
         self.assertEqual(self.pool.instances(), [])
+
+    def test_trial_is_no_spare_copy(self) -> None:
+        """Nobody is given the copy that is being tried, though it is nobody's."""
+        warm = replace(SPEC, warm=1)
+        looking: Deferred[object] = Deferred()
+        done = self.pool.try_out(warm, lambda _: looking)
+        self.clock.advance(1.0)
+        (tried,) = self.runtime.alive
+        lease = self.pool.lease(warm, owner("a"), caller("a"))
+        self.clock.advance(1.0)
+        self.assertIsNot(self.successResultOf(lease).instance, tried)
+        looking.callback(None)
+        for _ in range(4):
+            self.clock.advance(1.0)
+        self.successResultOf(done)
+        self.assertNotIn(tried, self.runtime.alive)
 
     def test_tried_out_in_vain(self) -> None:
         """A trial that fails says why and leaves nothing."""

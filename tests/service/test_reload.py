@@ -50,7 +50,7 @@ class ReloadTests(SynchronousTestCase):
             catalog=Catalog(self.old.servers, self.old.groups),
             back=SimpleNamespace(containers=None),
             pool=SimpleNamespace(
-                keep_warm=lambda specs: None, retire=lambda names, grace_s: succeed(None)
+                keep_warm=lambda specs: None, retire=lambda names, wait_s, is_back: succeed(None)
             ),
             sessions=(),
             on_legacy=SimpleNamespace(sessions=()),
