@@ -12,6 +12,7 @@ from mcpgate.cli.asking import Asker, add_whose, whose
 from mcpgate.cli.control_client import CommandError, find_gate
 from mcpgate.cli.edit import NOT_DONE, REFUSED, add_config, change
 from mcpgate.cli.testing import print_steps, report, try_server
+from mcpgate.config import ini
 from mcpgate.config.dialects.docker_run import is_docker_run, take_docker_run
 from mcpgate.config.dialects.entries import Server, Taken
 from mcpgate.config.dialects.writing import as_ini
@@ -142,7 +143,8 @@ def _pairs(server: Server, arguments: argparse.Namespace) -> str:
     ):
         for text in texts:
             name, found, value = text.partition(sign)
-            if not found or not name.strip():
-                return f"{option} wants NAME{sign}VALUE"
-            server.set(f"{stem}{name.strip()}", value.strip())
+            key = f"{stem}{name.strip()}"
+            if not found or not name.strip() or not ini.KEY.fullmatch(key):
+                return f"{option} wants NAME{sign}VALUE; names hold letters, digits, _, - and ."
+            server.set(key, value.strip())
     return ""

@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mcpgate.cli.edit import change
 from mcpgate.config.dialects import NotTakenError, Taken, read_servers
@@ -20,6 +20,9 @@ from mcpgate.config.dialects.writing import as_ini
 from mcpgate.config.editing import with_section
 from mcpgate.config.interpolation import read_bounded
 from mcpgate.config.problems import BadValueError
+from mcpgate.telemetry.escaping import clean
+
+_NOTE_CHARS: Final = 1000
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.file}: {error}", file=sys.stderr)
         return 2
     for note in taken.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {clean(note, _NOTE_CHARS)}", file=sys.stderr)
     for server in taken.servers:
         for note in server.notes:
-            print(f"note: {server.name}: {note}", file=sys.stderr)
+            print(f"note: {server.name}: {clean(note, _NOTE_CHARS)}", file=sys.stderr)
     if not taken.servers:
         print(f"{arguments.file}: no server could be taken over.", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ from typing import Final
 LIMIT_BYTES: Final = 1024 * 1024
 
 _HEADER: Final = re.compile(r"\[([^\[\]]*)\]")
-_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
+KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 # Tab may stand anywhere; CR only before LF, which is gone by then.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TAB: Final = 8
@@ -143,7 +143,7 @@ class _Reader:
                 "this is neither a section nor a key with a value",
                 "Write key = value, or indent the line if it goes on with the one above",
             )
-        elif not _KEY.fullmatch(key):
+        elif not KEY.fullmatch(key):
             self._fault(
                 number,
                 "this is not the name of a key",

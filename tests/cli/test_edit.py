@@ -80,6 +80,7 @@ class EditTests(SynchronousTestCase):
             (("x", "y"), "unrecognized arguments"),
             (("x", "--url", "https://x.example.org/", "--", "y"), "no further words"),
             (("x", "-e", "A", "--", "x"), "--env wants NAME=VALUE"),
+            (("x", "-e", "A B=1", "--", "x"), "--env wants NAME=VALUE"),
             (("x", "-H", "A", "--", "x"), "--header wants NAME:VALUE"),
             (("x", "--set", "memory=5", "--", "x"), "a size needs a unit"),
             (("Big_Name", "--", "x"), "not a name"),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from mcpgate.config import ini
 from mcpgate.config.schema import RESERVED_SERVERS
 
 LIMIT_BYTES: Final = 256 * 1024
@@ -44,8 +45,11 @@ class Server:
     notes: list[str] = field(default_factory=list)
 
     def set(self, key: str, value: str) -> None:
-        """Set a key, unless its value can not be written."""
-        if not _can_stand(value):
+        """Set a key, unless it or its value can not be written."""
+        if not ini.KEY.fullmatch(key):
+            # A name of a foreign file; with a line break it would be a line of its own.
+            self.notes.append(f"{key}: left out, keys of gate.ini hold letters, digits, _, - and .")
+        elif not _can_stand(value):
             self.notes.append(
                 f"{key}: a value with line breaks or outer blanks can not stand in gate.ini; "
                 "put it into a file and use ${file:PATH}"

@@ -24,7 +24,8 @@ def as_ini(
 
 
 def _section(server: Server, extra: Collection[tuple[str, str]]) -> str:
-    lines = [f"# {note}\n" for note in server.notes]
+    # Notes name what stands in a foreign file; no line break of it may end the comment.
+    lines = [f"# {' '.join(note.split())}\n" for note in server.notes]
     lines.append(f"[server:{server.name}]\n")
     given = {key for key, _ in server.keys}
     lines += [_line(key, value) for key, value in server.keys]

@@ -341,6 +341,25 @@ class DialectTests(SynchronousTestCase):
             ["env.A", "env.B", "env.D", "odd"],
         )
 
+    def test_no_line_of_its_own(self) -> None:
+        """Nothing in a foreign file becomes a line of gate.ini that is not its server's."""
+        evil = "X\n[auth:own]\nkind = static"
+        told, _ = take(
+            json.dumps(
+                {
+                    "mcpServers": {
+                        "a": {"command": "x", "env": {evil: "1", "Y": "${" + evil + "}"}, evil: 1},
+                        "b": {"command": "docker", "args": ["run", "-e", evil + "=1", "image"]},
+                        "c": {"url": "http://c.example.org/mcp", "mcpgate": {evil: "1"}},
+                    }
+                }
+            )
+        )
+        text = as_ini(told)
+        self.assertEqual(text.count("\n["), 3)
+        self.assertNotIn("\n[auth", text)
+        self.assertIn("left out, keys of gate.ini hold", text)
+
     def test_refused(self) -> None:
         """What is no file of servers is refused in words."""
         for text, what in (
