@@ -51,12 +51,17 @@ def _seconds(text: str) -> float:
 def whose(arguments: argparse.Namespace) -> dict[str, str]:
     """Read in whose name to ask; raises `CommandError` without the key that was promised."""
     if arguments.key_stdin:
-        key = sys.stdin.readline(_KEY_CHARS + 1).strip()
-        if not key or len(key) > _KEY_CHARS:
-            raise CommandError("there is no key on the first line of stdin", 2)
-        return {"key": key}
+        return {"key": read_key()}
     given = {"user": arguments.user, "owner": arguments.owner}
     return {name: value for name, value in given.items() if value}
+
+
+def read_key() -> str:
+    """Read the first line of stdin; raises `CommandError` when it holds no key."""
+    key = sys.stdin.readline(_KEY_CHARS + 1).strip()
+    if not key or len(key) > _KEY_CHARS:
+        raise CommandError("there is no key on the first line of stdin", 2)
+    return key
 
 
 class Asker:

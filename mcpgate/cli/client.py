@@ -53,9 +53,14 @@ def _entries(wanted: Wanted, reference: str, **more: object) -> dict[str, Any]:
     }
 
 
-def _claude(wanted: Wanted) -> str:
+def _quoted(wanted: Wanted) -> str:
+    """Give the field for a shell: a key as it is, else the variable, which the shell fills in."""
     header = f"{wanted.field}: {wanted.header(f'${_VARIABLE}')}"
-    quoted = shlex.quote(header) if wanted.key else f'"{header}"'
+    return shlex.quote(header) if wanted.key else f'"{header}"'
+
+
+def _claude(wanted: Wanted) -> str:
+    quoted = _quoted(wanted)
     return "".join(
         f"claude mcp add --transport http {name} {url} --header {quoted}\n"
         for name, url in wanted.urls.items()
@@ -126,7 +131,7 @@ def _curl(wanted: Wanted) -> str:
         '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
         '"capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}'
     )
-    header = f'"{wanted.field}: {wanted.header(f"${_VARIABLE}")}"'
+    header = _quoted(wanted)
     return "".join(
         f"curl -H {header} -H 'Content-Type: application/json' {url} -d '{initialize}'\n"
         for url in wanted.urls.values()

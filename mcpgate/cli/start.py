@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from mcpgate.cli.asking import read_key
 from mcpgate.cli.control_client import (
-    CommandError,
     ControlClient,
     add_arguments,
     asking,
     print_instances,
 )
-
-_KEY_CHARS = 4096
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,10 +37,7 @@ def add_parser(subparsers: Any) -> None:
 def _start(arguments: argparse.Namespace, gate: ControlClient) -> None:
     asked = {"server": arguments.server}
     if arguments.stdin:
-        key = sys.stdin.readline(_KEY_CHARS + 1).strip()
-        if not key or len(key) > _KEY_CHARS:
-            raise CommandError("there is no key on the first line of stdin", 2)
-        asked["key"] = key
+        asked["key"] = read_key()
     if arguments.owner:
         asked["owner"] = arguments.owner
     if arguments.user:

@@ -59,6 +59,12 @@ class ClientTests(SynchronousTestCase):
             "--header 'X-API-Key: s3cret'\n",
         )
 
+    def test_odd_key(self) -> None:
+        """A shell takes a key as it is, whatever stands in it."""
+        for name in ("claude", "gemini", "curl"):
+            _, out, _ = self.client(name, "--key", "a$b`c`")
+            self.assertIn("'Authorization: Bearer a$b`c`'", out, name)
+
     def test_files(self) -> None:
         """Clients that have files get what stands in them."""
         self.assertEqual(
