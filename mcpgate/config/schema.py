@@ -2,7 +2,7 @@
 Every section and key of ``gate.ini``: kind, default and effect, once.
 
 Reading, nearest names, the reference page and the test of the example file all follow this table.
-Long because it is a table.
+Over 500 lines, because it is a table.
 """
 
 from __future__ import annotations

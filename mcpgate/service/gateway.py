@@ -2,7 +2,7 @@
 The whole gate, put together and started in order.
 
 Nothing here decides anything: rooms are made, handed what they need, and given their turn to
-start and to stop.
+start and to stop.  Over 500 lines, because every room is made here, and the order is one idea.
 """
 
 from __future__ import annotations
