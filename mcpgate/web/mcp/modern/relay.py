@@ -146,8 +146,11 @@ def sharable(spec: ServerSpec) -> bool:
     """
     Tell whether a server is the same for every caller, so that its word ``public`` counts.
 
-    What runs for one key alone may tell of its owner without knowing that there are others.
+    What runs for one key alone may tell of its owner without knowing that there are others.  Of a
+    group every key is shown those servers that it may use.
     """
+    if spec.group is not None:
+        return False
     return spec.isolation is Isolation.SHARED or bool(spec.url) or not uses_caller(spec)
 
 
