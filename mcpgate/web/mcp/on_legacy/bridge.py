@@ -81,6 +81,8 @@ class LegacyBridge:
             )
             post.release()
             return
+        if listen.over:
+            return
         self._listens[listen] = post.caller.principal
         listening = Deferred.fromCoroutine(self._listen(post, listen))
         listening.addErrback(lambda failure: self._not_heard(failure, post, listen))

@@ -36,6 +36,11 @@ class BridgedListen:
             raise NotAcceptable("Accept must list text/event-stream to listen.")
         post.inbound.on_gone(self.end)
 
+    @property
+    def over(self) -> bool:
+        """Tell whether it has ended; with a client that was gone already, before it began."""
+        return self._over is None
+
     async def begin(self, session: GateSession) -> None:
         """Subscribe at the server, acknowledge what is honoured, and tell from there on."""
         if self._over is None:

@@ -132,6 +132,14 @@ class ListenTests(SynchronousTestCase):
         self.assertFalse(answer.finished)
         self.assertEqual(answer.events[-1]["method"], UPDATED)
 
+    def test_gone_before(self) -> None:
+        """For a client that is gone already nothing is opened, and nothing kept."""
+        post, inbound = self.it.post("subscriptions/listen", notifications=LISTS)
+        inbound.go()
+        self.it.bridge.listen(post)
+        self.assertEqual((len(self.it.table), self.it.released), (0, 1))
+        self.assertEqual(self.it.bridge._listens, {})
+
     def test_left_while_stopped(self) -> None:
         """A server that does not run is not started to be told that nobody listens any more."""
         answer = self.subscribe("a")
