@@ -18,16 +18,22 @@ log = Logger()
 class Deadline:
     """One armed deadline; `cancel` disarms it, at any time, any number of times."""
 
-    __slots__ = ("_call", "_slot")
+    __slots__ = ("_call", "_due", "_slots")
 
-    def __init__(self, call: Callable[[], None], slot: set[Deadline]) -> None:
+    def __init__(self, call: Callable[[], None], slots: dict[int, set[Deadline]], due: int) -> None:
         self._call: Callable[[], None] | None = call
-        self._slot = slot
+        self._slots = slots
+        self._due = due
 
     def cancel(self) -> None:
         """Disarm."""
         self._call = None
-        self._slot.discard(self)
+        slot = self._slots.get(self._due)
+        if slot is not None:
+            slot.discard(self)
+            if not slot:
+                # Its time may be far away, and no turn looks at a time before the timer began.
+                del self._slots[self._due]
 
     def _expire(self) -> None:
         call, self._call = self._call, None
@@ -57,7 +63,7 @@ class DeadlineWheel:
         slot = self._slots.get(due)
         if slot is None:
             slot = self._slots[due] = set()
-        deadline = Deadline(call, slot)
+        deadline = Deadline(call, self._slots, due)
         slot.add(deadline)
         if self._timer is None:
             self._now = int(self._clock.seconds() / self._tick_s)
@@ -76,7 +82,7 @@ class DeadlineWheel:
         self._now = now + 1
         if self._timer is not None:
             return  # A call armed the next one, and the timer with it.
-        if any(self._slots.values()):
+        if self._slots:
             self._timer = self._clock.callLater(self._tick_s, self._turn)
         else:
             self._slots.clear()

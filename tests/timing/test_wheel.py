@@ -49,6 +49,23 @@ class DeadlineWheelTests(SynchronousTestCase):
         self.wheel.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_cancelled_for_good(self) -> None:
+        """Of a cancelled deadline nothing is kept, however far away its time is."""
+        for _ in range(10):
+            far = self.wheel.arm(1e9, self.note)
+            kept = self.wheel.arm(60.0, self.note)
+            self.clock.advance(0.5)
+            far.cancel()
+            kept.cancel()
+        other = self.wheel.arm(60.0, self.note)
+        self.wheel.arm(60.0, self.note)
+        other.cancel()
+        self.assertEqual(len(self.wheel._slots), 1)
+        self.clock.pump([0.5] * 125)
+        self.assertEqual(len(self.calls), 1)
+        self.assertEqual(self.wheel._slots, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_failing_call(self) -> None:
         """A call that fails is logged, the others are made."""
 
