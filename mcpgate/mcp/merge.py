@@ -284,7 +284,8 @@ def merged_capabilities(
         for name, value in capabilities.items():
             before = merged.get(name)
             if isinstance(value, dict) and isinstance(before, dict):
-                merged[name] = {key: before.get(key) or value.get(key) for key in (*before, *value)}
+                # What is false or empty in one server only stays so: null is no capability.
+                merged[name] = {**value, **{k: v for k, v in before.items() if v or k not in value}}
             elif before is None:
                 merged[name] = dict(value) if isinstance(value, dict) else value
     if changing:

@@ -220,6 +220,19 @@ class GreetingTests(SynchronousTestCase):
         )
         self.assertEqual(merged_capabilities([{"tools": {}}], changing=False), {"tools": {}})
 
+    def test_what_one_server_alone_says_it_can_not(self) -> None:
+        """False and empty things stay what they are: many clients refuse a null there."""
+        one: dict[str, object] = {"resources": {"subscribe": False}, "experimental": {"a": {}}}
+        other: dict[str, object] = {"resources": {"listChanged": True}, "experimental": {"b": {}}}
+        for told in ([one, other], [other, one]):
+            self.assertEqual(
+                merged_capabilities(told),
+                {
+                    "resources": {"subscribe": False, "listChanged": True},
+                    "experimental": {"a": {}, "b": {}},
+                },
+            )
+
     def test_instructions(self) -> None:
         """Each server's instructions stand under its name, within a bound."""
         told: dict[str, object] = {"notes": " Be kind. ", "git": "", "odd": 7, "b": "Be brief."}
