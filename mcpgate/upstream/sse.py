@@ -13,6 +13,8 @@ from itertools import count
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mcpgate.errors import BackendDied, BackendTimeout, GateError
@@ -28,6 +30,8 @@ from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream
 from mcpgate.upstream.sse_channel import Fields, SSEChannel, SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
+
+log = Logger()
 
 # How long a server may take to name its endpoint.
 ENDPOINT_S = 30.0
@@ -77,7 +81,9 @@ class SSEUpstream:
         # Conversations whose stream broke, perhaps since the process ended.
         self._breaking: dict[Deferred[Exit], tuple[StdioUpstream, IDelayedCall]] = {}
         self._numbers = count(1)
-        ended.addCallback(self._ended)
+        ended.addCallbacks(self._ended, self._lost).addErrback(
+            lambda failure: log.failure("The end of {name} went wrong", failure, name=name)
+        )
 
     def open(self, listen_fields: Fields, message_fields: Fields) -> StdioUpstream:
         """
@@ -140,6 +146,10 @@ class SSEUpstream:
             over.callback(exit)
         if self._channel is not None:
             self._channel.end(BackendDied())
+
+    def _lost(self, failure: Failure) -> None:
+        log.failure("The end of {name} is not known", failure, name=self._name)
+        self._ended(Exit(reason="lost"))
 
     # --- IUpstream ------------------------------------------------------------------------------
 

@@ -151,6 +151,16 @@ class UpstreamTests(SynchronousTestCase):
         self.assertEqual(self.failureResultOf(shaking, BackendDied).value.data["exitCode"], 3)
         self.assertTrue(stream.aborted)
 
+    def test_an_end_that_is_not_known(self) -> None:
+        """Ends what is in work all the same, and is told in the log."""
+        shaking = self.open().handshake(INIT, 30)
+        stream = self.server.begin()
+        self.ended.errback(RuntimeError())
+        data = self.failureResultOf(shaking, BackendDied).value.data
+        self.assertEqual(data["exitReason"], "lost")
+        self.assertTrue(stream.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_the_end_of_an_instance_nobody_uses(self) -> None:
         """Is nobody's business."""
         self.ended.callback(Exit())
