@@ -97,8 +97,11 @@ class SnapshotFiles:
         self._writing = None
 
     def _failed(self, failure: Failure) -> None:
-        failure.trap(OSError)
-        log.warn("A snapshot was not written: {why}", why=failure.getErrorMessage())
+        if failure.check(OSError):
+            log.warn("A snapshot was not written: {why}", why=failure.getErrorMessage())
+        else:
+            # A bug, which must not keep the next ones from being written.
+            log.failure("A snapshot was not written", failure)
 
     # --- On the thread ------------------------------------------------------------------------
 

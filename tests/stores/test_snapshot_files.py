@@ -72,6 +72,17 @@ class SnapshotFilesTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.successResultOf(self.files.load()), [(A, b"y")])
 
+    def test_a_bug(self) -> None:
+        """What goes wrong with one file is told in the log; the next ones are written."""
+        patch = self.patch(Path, "replace", lambda *_: 1 / 0)
+        self.files.put(A, b"x")
+        self.clock.advance(0)
+        patch.restore()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.files.put(B, b"y")
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(self.files.load()), [(B, b"y")])
+
     def test_unreadable(self) -> None:
         """What can not be read is told in the log; the gate starts without."""
         self.path.mkdir()
