@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from mcpgate.cli.asking import Asker, add_whose, whose
-from mcpgate.cli.control_client import CommandError, find_gate
+from mcpgate.cli.control_client import APPLY_S, CommandError, find_gate
 from mcpgate.cli.edit import NOT_DONE, REFUSED, add_config, change
 from mcpgate.cli.testing import print_steps, report, try_server
 from mcpgate.config import ini
@@ -99,7 +99,7 @@ def _tested(arguments: argparse.Namespace, name: str, section: str) -> int:
         if code:
             return code
         try:
-            gate.post("/reload", {})
+            gate.post("/reload", {}, APPLY_S)
             steps = try_server(Asker(gate, name, asked, arguments.timeout), [])
             print_steps(steps)
             if report(name, steps) == 0:
@@ -107,7 +107,7 @@ def _tested(arguments: argparse.Namespace, name: str, section: str) -> int:
         except CommandError as error:
             print(f"mcpgate: {error}", file=sys.stderr)
         change(path, lambda _: before, f"took {name} out again", dry_run=False)
-        gate.post("/reload", {})
+        gate.post("/reload", {}, APPLY_S)
     except CommandError as error:
         print(f"mcpgate: {error}", file=sys.stderr)
         return error.code

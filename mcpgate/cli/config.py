@@ -14,16 +14,14 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from mcpgate.cli.control_client import ControlClient, asking
+from mcpgate.cli.control_client import APPLY_S, ControlClient, asking
 from mcpgate.cli.control_client import add_arguments as add_gate_arguments
 from mcpgate.cli.edit import DONE, NOT_DONE, REFUSED, add_config, change
 from mcpgate.config.changes import compare
 from mcpgate.config.load import read_config
 from mcpgate.config.problems import ConfigError
-
-_APPLY_S: Final = 180.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -105,7 +103,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _apply(arguments: argparse.Namespace, gate: ControlClient) -> None:
-    told = gate.post("/reload", {}, timeout_s=_APPLY_S)
+    told = gate.post("/reload", {}, timeout_s=APPLY_S)
     if arguments.format == "json":
         print(json.dumps(told["changes"]))
         return

@@ -29,6 +29,7 @@ _HERE: Final = Path("gate.ini")
 ANSWER_BYTES: Final = 64 * MIB
 ASK_S: Final = 10.0
 STOP_S: Final = 90.0
+APPLY_S: Final = 180.0
 
 NOT_DONE: Final = 1
 NO_GATE: Final = 3

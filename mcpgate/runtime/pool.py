@@ -50,6 +50,9 @@ log = Logger()
 ASIDE_S: Final = 1.0
 """A copy of an older entry is stopped by the first sweep after it was unused for so long."""
 
+TRIAL_S: Final = 10.0
+"""A trial waits this much longer than the deadline of a start."""
+
 PATIENCE_S: Final = 5.0
 """A caller waits for a backoff no longer than this; for a longer one it is told when to return."""
 
@@ -317,6 +320,9 @@ class InstancePool:
 
         :param look: asks the running server something more.
         """
+        # Nobody is told to come back later: it starts or fails by its own deadline, which says why.
+        life = spec.lifetime
+        spec = replace(spec, lifetime=replace(life, start_wait_s=life.start_s + TRIAL_S))
         # As of a session, so that its data goes with it.
         owner = Owner.nobody(Isolation.PER_SESSION, self._make_id())
         record = self._get(spec, owner, None)

@@ -334,6 +334,17 @@ class LeaseTests(PoolTestCase):
         self.assertEqual((len(looked), self.runtime.alive), (1, []))
         self.assertEqual(self.pool.instances(), [])
 
+    def test_tried_out_slowly(self) -> None:
+        """A trial waits as long as a start may take, not as long as a caller would."""
+        self.runtime.behaviours["toy"] = Behaviour(start_s=30.0)
+        life = replace(SPEC.lifetime, start_s=60.0, start_wait_s=5.0)
+        done = self.pool.try_out(replace(SPEC, lifetime=life), lambda _: succeed(None))
+        self.clock.pump([1.0] * 20)
+        self.assertNoResult(done)
+        self.clock.pump([1.0] * 20)
+        self.successResultOf(done)
+        self.assertEqual(self.pool.instances(), [])
+
     def test_trial_is_no_spare_copy(self) -> None:
         """Nobody is given the copy that is being tried, though it is nobody's."""
         warm = replace(SPEC, warm=1)
