@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mcpgate.errors import InvalidParams
-from mcpgate.mcp.jsonrpc import Notification, Response
+from mcpgate.mcp.jsonrpc import Notification
+from mcpgate.mcp.listening import ACKNOWLEDGED, tagged
 from mcpgate.mcp.methods import RESOURCE_UPDATED
-from mcpgate.mcp.modern import COMPLETE, META_SUBSCRIPTION
 from mcpgate.mcp.to_modern import has
 
-ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 MAX_URIS: Final = 256
 MAX_URI_CHARS: Final = 4096
 
@@ -103,23 +102,6 @@ def acknowledged(subscription: int | str, honoured: Wanted) -> Notification:
     """Make the first frame."""
     return tagged(
         Notification(ACKNOWLEDGED, {"notifications": honoured.notifications()}), subscription
-    )
-
-
-def tagged(notification: Notification, subscription: int | str) -> Notification:
-    """Give a notification as it stands on the stream of a subscription."""
-    params = notification.params or {}
-    meta = params.get("_meta")
-    kept = meta if isinstance(meta, dict) else {}
-    return Notification(
-        notification.method, {**params, "_meta": {**kept, META_SUBSCRIPTION: subscription}}
-    )
-
-
-def ended(subscription: int | str) -> Response:
-    """Make the last frame of a stream that ends politely."""
-    return Response(
-        subscription, {"resultType": COMPLETE, "_meta": {META_SUBSCRIPTION: subscription}}
     )
 
 

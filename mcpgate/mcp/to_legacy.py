@@ -38,17 +38,6 @@ HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_REVISION: Final = -32022
 
-LOG_LEVELS: Final = (
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-)
-
 # Of results: what only the modern era has.
 _OF_RESULTS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 # Capabilities that the bridge can not carry to a client.

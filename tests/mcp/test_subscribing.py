@@ -6,14 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.errors import InvalidParams
 from mcpgate.mcp.jsonrpc import Notification
+from mcpgate.mcp.listening import farewell, tagged
 from mcpgate.mcp.subscribing import (
     MAX_URI_CHARS,
     MAX_URIS,
     Wanted,
     acknowledged,
-    ended,
     subject,
-    tagged,
 )
 
 ID = "io.modelcontextprotocol/subscriptionId"
@@ -76,7 +75,7 @@ class FrameTests(SynchronousTestCase):
         )
         told = tagged(Notification("n", {"uri": "a", "_meta": {"k": 1}}), "3")
         self.assertEqual(told.params, {"uri": "a", "_meta": {"k": 1, ID: "3"}})
-        self.assertEqual(ended("L").result, {"resultType": "complete", "_meta": {ID: "L"}})
+        self.assertEqual(farewell("L").result, {"resultType": "complete", "_meta": {ID: "L"}})
 
     def test_subject(self) -> None:
         """Updates of one resource are about the same, those of two are not."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from mcpgate.errors import BackendUnavailable, NotAcceptable
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import Notification, encode
+from mcpgate.mcp.listening import farewell, tagged
 from mcpgate.mcp.methods import LIST_CHANGED
-from mcpgate.mcp.subscribing import Wanted, acknowledged, ended, subject, tagged
+from mcpgate.mcp.subscribing import Wanted, acknowledged, subject
 from mcpgate.web.mcp.modern.post import ModernPost
 from mcpgate.web.mcp.on_legacy.session import GateSession
 from mcpgate.web.mcp.standing import StandingStream
@@ -89,7 +90,7 @@ class BridgedListen:
         """See `Listener.close`."""
         stream, inbound = self._stream, self._post.inbound
         if stream is not None:
-            stream.send(sse_event(encode(ended(self._post.request.id))))
+            stream.send(sse_event(encode(farewell(self._post.request.id))))
             stream.close()
         elif not inbound.finished:
             early = BackendUnavailable("The stream ended before it began. Listen again.")

@@ -33,6 +33,7 @@ from mcpgate.mcp import to_legacy
 from mcpgate.mcp.evidence import Finding, of_discover
 from mcpgate.mcp.headers import annotation_fault
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response
+from mcpgate.mcp.log_levels import LEVELS
 from mcpgate.mcp.methods import CANCELLED, INITIALIZED, PING, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE
 from mcpgate.mcp.modern import stamped
 from mcpgate.model import Caller, InstanceKey, Owner, Principal, ServerSpec, Transport
@@ -310,7 +311,7 @@ class BridgedSpeaker(SpeakerBase):
             self._done(post, request, answer, {})
         elif method == SET_LEVEL:
             level = (request.params or {}).get("level")
-            if level not in to_legacy.LOG_LEVELS:
+            if level not in LEVELS:
                 self._refused(post, request, answer, InvalidParams("There is no such level."))
                 return
             done = Response(request.id, {})
