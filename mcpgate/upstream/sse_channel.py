@@ -135,6 +135,8 @@ class SSEChannel:
         self._queue: deque[bytes] = deque()
         self._waiting = 0
         self._posts: dict[_Post, None] = {}
+        # Messages that are taken, whose answers are still on their way.
+        self._answers: dict[_Post, None] = {}
         # A notification that is not known to be taken yet.
         self._first: _Post | None = None
 
@@ -168,7 +170,8 @@ class SSEChannel:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.abort()
-        posts, self._posts = self._posts, {}
+        posts, self._posts = (*self._posts, *self._answers), {}
+        self._answers = {}
         for post in posts:
             post.abort()
         self._queue.clear()
@@ -237,9 +240,14 @@ class SSEChannel:
         if post in self._posts:
             del self._posts[post]
             self._waiting -= len(post.line)
+            self._answers[post] = None
         if self._first is post:
             self._first = None
             self._flush()
+
+    def over(self, post: _Post) -> None:
+        """Take note that nothing more is on its way about a message."""
+        self._answers.pop(post, None)
 
     def refused(self, post: _Post, status: int) -> None:
         """Take note that the server does not want a message."""
@@ -340,15 +348,18 @@ class _Post:
         self._size += len(data)
         if self._size > _ANSWER_BYTES and self.call is not None:
             self.call.abort()
+            self._channel.over(self)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `IResponseReceiver.response_end`."""
+        self._channel.over(self)
 
     def response_failed(self, error: GateError, sent: bool) -> None:
         """See `IResponseReceiver.response_failed`."""
         if not self._told:
             self._told = True
             self._channel.failed(self, error)
+        self._channel.over(self)
 
     def response_upgraded(self, head: ResponseHead, transport: Any) -> IProtocol:
         """See `IResponseReceiver.response_upgraded`; nothing asks for it."""

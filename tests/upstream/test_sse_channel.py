@@ -180,6 +180,23 @@ class ChannelTests(SynchronousTestCase):
         self.assertTrue(post.aborted)
         self.assertEqual(self.ends, [])
 
+    def test_an_answer_to_a_message_that_does_not_end(self) -> None:
+        """Ends with the channel; those that are over are forgotten."""
+        self.server.begin()
+        for _ in range(4):
+            self.channel.send(CALL)
+        ended, failed, late, open_ = self.server.posts
+        for post in (ended, failed, open_):
+            post.head(202, b"text/plain")
+        ended.done()
+        failed.receiver.response_failed(BackendDied(), True)
+        late.receiver.response_failed(BackendTimeout(), True)
+        self.assertEqual(len(self.channel._answers), 1)
+        self.channel.end(BackendDied())
+        self.assertEqual(
+            [post.aborted for post in (ended, failed, late, open_)], [False, False, False, True]
+        )
+
     def test_a_message_that_can_not_be_sent(self) -> None:
         """Ends the channel too."""
         self.server.begin()
