@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mcpgate.errors import BackendDied, BadBackendAnswer, GateError, TooLarge
+from mcpgate.errors import GateError, TooLarge
 from mcpgate.interfaces import IMessageSink, ISessionPeer, IStdioChannel, IUpstream
 from mcpgate.mcp.jsonrpc import (
     DEFAULT_BOUNDS,
@@ -41,7 +41,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.stdio_asks import METHOD_NOT_FOUND
 from mcpgate.upstream.stdio_calls import CallTable, StdioCall
-from mcpgate.upstream.stdio_end import died_of
+from mcpgate.upstream.stdio_end import closed_by, died_of, fault_of
 
 log = Logger()
 
@@ -163,9 +163,7 @@ class ModernStdioUpstream:
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  Idempotent."""
-        self._finish(
-            lambda sent: error if sent else BackendDied(error.detail, data={"sent": False})
-        )
+        self._finish(closed_by(error))
 
     def _send(self, message: Message) -> bool:
         return self._over is None and self._channel.send(encode(message))
@@ -187,12 +185,10 @@ class ModernStdioUpstream:
             log.failure("A message of {name} could not be passed on", name=self._name)
 
     def _unreadable(self, line: bytes) -> None:
-        if not line.strip():
+        error = fault_of(line)
+        if error is None:
             return
-        error: GateError = BadBackendAnswer(data={"sent": True})
-        if b"\0" in line:  # The two ends of a line that was too long, counted already.
-            error = TooLarge("The server's answer is too large.", data={"sent": True})
-        else:
+        if not isinstance(error, TooLarge):  # Counted where it was cut.
             self._meters.events["stdio_noise"] += 1
         identity = glimpse_answer_id(line)
         if identity is not None:

@@ -23,8 +23,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mcpgate.errors import (
-    BackendDied,
-    BadBackendAnswer,
     BadRequest,
     GateError,
     Overloaded,
@@ -62,7 +60,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.upstream.stdio_asks import METHOD_NOT_FOUND, AskTable
 from mcpgate.upstream.stdio_calls import CallTable, StdioCall, slow_child
-from mcpgate.upstream.stdio_end import died_of
+from mcpgate.upstream.stdio_end import closed_by, died_of, fault_of
 from mcpgate.upstream.stdio_handshake import Handshake
 from mcpgate.upstream.subscriptions import Subscriptions
 
@@ -276,9 +274,7 @@ class StdioUpstream:
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  Idempotent."""
-        self._finish(
-            lambda sent: error if sent else BackendDied(error.detail, data={"sent": False})
-        )
+        self._finish(closed_by(error))
 
     def _call_with_state(
         self,
@@ -366,12 +362,10 @@ class StdioUpstream:
             log.failure("A message of {name} could not be passed on", name=self._name)
 
     def _unreadable(self, line: bytes) -> None:
-        if not line.strip():
+        error = fault_of(line)
+        if error is None:
             return
-        error: GateError = BadBackendAnswer(data={"sent": True})
-        if b"\0" in line:  # The two ends of a line that was too long, counted already.
-            error = TooLarge("The server's answer is too large.", data={"sent": True})
-        else:
+        if not isinstance(error, TooLarge):  # Counted where it was cut.
             self._meters.events["stdio_noise"] += 1
         identity = glimpse_answer_id(line)
         if identity is not None:
