@@ -203,11 +203,15 @@ def kept_gate_id(state_dir: Path) -> str:
     """Give the id of the gate with this state directory; made on first use."""
     path = state_dir / DOCKER_ID
     try:
-        return path.read_text(encoding="ascii").strip()
+        kept = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        made = secrets.token_hex(6)
-        path.write_text(made + "\n", encoding="ascii")
-        return made
+        kept = ""
+    if kept:
+        return kept
+    # Empty after a crash or on a full disk: with no id every such gate's containers were ours.
+    made = secrets.token_hex(6)
+    path.write_text(made + "\n", encoding="ascii")
+    return made
 
 
 def make_connect(

@@ -108,6 +108,15 @@ class BackTests(SynchronousTestCase):
         self.assertRegex(kept, "^[0-9a-f]{12}$")
         self.assertEqual(kept_gate_id(self.folder), kept)
 
+    def test_empty_id(self) -> None:
+        """A file of the id that a crash left empty is written anew."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "docker-id").write_text("\n")
+        kept = kept_gate_id(folder)
+        self.assertRegex(kept, "^[0-9a-f]{12}$")
+        self.assertEqual(kept_gate_id(folder), kept)
+
     def test_named(self) -> None:
         """An id of the configuration is not kept elsewhere."""
         self.make(BOX, gate_id="one", files_dir=Path("/run/x"))
