@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -97,6 +102,9 @@ class ReadinessProbe:
             status = await probe.status.addTimeout(TRY_S, self._reactor)
         except (ConnectError, ConnectionDone, ConnectionLost, DeferredTimeout, OSError):
             return False
+        except ConnectingCancelledError:
+            # What an endpoint says of being cancelled, which nobody else takes for that.
+            raise CancelledError from None
         return status < 500
 
     def _connect(self, host: str, port: int, request: bytes) -> Deferred[_StatusProbe]:

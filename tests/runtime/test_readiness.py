@@ -105,3 +105,10 @@ class ReadinessTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_cancelled_while_connecting(self) -> None:
+        """Given up before its connection stands it is given up like any other wait."""
+        waiting = self.probe.wait(self.spec, self.instance)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
