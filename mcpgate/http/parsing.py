@@ -79,8 +79,8 @@ def parse_head(raw: bytes, bounds: WireBounds) -> RequestHead:
         pass
     except HttpParserInvalidMethodError:
         complaint = NotImplementedHere("This method is not known here.")
-    except HttpParserError:
-        complaint = BadRequest()
+    except HttpParserError as error:
+        complaint = BadRequest(f"The request is malformed: {error}.")
     method, target, rest = raw.split(b" ", 2)
     lines = strip_lines(collected.lines)
     if complaint is not None:

@@ -102,6 +102,7 @@ CORPUS: list[Raw] = [
     bad("te-space-colon", POST + b"Transfer-Encoding : chunked\r\n\r\n" + END),
     bad("te-twice", POST + _BOTH[1] + _BOTH[1] + b"\r\n" + END),
     bad("te-folded", POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n" + END),
+    bad("te-tab-behind", te(b" chunked\t")),
     bad("te-10", te(b" chunked", b"1.0")),
     bad("te-nameulscore", POST + b"Transfer_Encoding: chunked\r\n\r\n" + END),
     good("te-case", te(b" CHUNKED"), b"abcde"),

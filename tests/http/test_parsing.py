@@ -93,6 +93,14 @@ class CorpusTests(SynchronousTestCase):
         for raw in CORPUS:
             self.verdict(raw, read(raw.data))
 
+    def test_reason_of_llhttp(self) -> None:
+        """What only llhttp refuses is refused in its words."""
+        (event,) = read(BY_NAME["te-tab-behind"].data)
+        self.assertEqual(
+            event,
+            ("error", 400, "The request is malformed: Request has invalid `Transfer-Encoding`."),
+        )
+
     def test_byte_by_byte(self) -> None:
         """It does when it arrives byte by byte, in the same words."""
         for raw in SHORT:
