@@ -1,27 +1,124 @@
-"""Runs what can be measured on this machine: ``python -m bench``, ``make bench``."""
+"""
+Measures the gate beside others: ``make bench``, ``python -m bench``.
+
+    python -m bench                  install what is needed, run every case, print tables
+    python -m bench --list           name the cases
+    python -m bench relay stdio      run these
+    python -m bench --smoke          see that each case works, with tiny numbers
+
+Results are kept in one JSON file; a case that runs again takes the place of its last run.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
+import argparse
+import signal
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.cases.every import CASES
+from bench.lab import cores, parts, store, tables, targets
+from bench.lab.figures import Outcome
+from bench.lab.lab import Case, Lab, machine
+from bench.lab.running import ROOT, BenchError
+
+PLACE = ROOT / "var" / "bench"
+ROUNDS = 3
 
 
-def main() -> int:
-    """Run each measurement in a process of its own; give how many failed."""
-    engine = os.path.exists("/var/run/docker.sock") or "DOCKER_HOST" in os.environ
-    own = os.geteuid() == 0 and shutil.which("dockerd") is not None
-    failed = 0
-    for name, possible, lack in (
-        ("bench.relay", shutil.which("wrk") is not None, "wrk is not installed"),
-        ("bench.containers", engine or own, "there is no Docker engine"),
-    ):
-        print(f"--- {name}" if possible else f"--- {name} skipped: {lack}", flush=True)
-        if possible:
-            failed += subprocess.run([sys.executable, "-m", name], check=False).returncode != 0
-    return failed
+def main(arguments: Sequence[str]) -> int:
+    """Run the cases that were asked for; give 1 when one of them could not be run."""
+    by_name = {case.name: case for case in CASES}
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure the gate beside others on the same work.",
+        epilog="Figures of two runs do not compare; ratios within one run do.",
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="run only these (--list)")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each ({ROUNDS})")
+    parser.add_argument("--smoke", "--quick", action="store_true", help="tiny numbers, one round")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="results (var/bench/results.json)"
+    )
+    parser.add_argument(
+        "--parts", type=Path, default=PLACE, metavar="DIR", help="installed programs (var/bench)"
+    )
+    parser.add_argument("--install", action="store_true", help="install what is needed and end")
+    parser.add_argument("--no-install", action="store_true", help="take what is there")
+    parser.add_argument("--targets", action="store_true", help="print results so far and end")
+    args = parser.parse_args(arguments)
+    if unknown := [name for name in args.cases if name not in by_name]:
+        parser.error(f"no case is called {unknown[0]}; --list names them")
+    if args.rounds < 1:
+        parser.error("--rounds: at least one")
+    file = args.json or (PLACE / ("smoke.json" if args.smoke else "results.json"))
+    if args.list:
+        for case in CASES:
+            print(f"{case.name:14} {case.title}")
+        return 0
+    if args.install or not (args.no_install or args.smoke or args.targets):
+        parts.install(args.parts.resolve())
+    if args.install:
+        return 0
+    if not args.targets:
+        chosen = [by_name[name] for name in args.cases] or list(CASES)
+        failed = [
+            case.name
+            for case in chosen
+            if not run(case, file, args.parts.resolve(), args.rounds, smoke=args.smoke)
+        ]
+        if args.smoke:
+            return bool(failed)
+    else:
+        failed = []
+        for name, outcome in store.read(file).items():
+            print(tables.text(outcome, by_name[name].title if name in by_name else ""))
+    print(targets.text(store.read(file)))
+    print(f"results: {file}")
+    return bool(failed)
+
+
+def run(case: Case, file: Path, installed: Path, rounds: int, *, smoke: bool) -> bool:
+    """Run one case, print and keep what it brought; tell whether there are figures, or a reason."""
+    outcome = Outcome(case.name)
+    begun = time.monotonic()
+    good = True
+    with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as scratch:
+        try:
+            with Lab(
+                outcome=outcome,
+                scratch=Path(scratch),
+                parts=installed,
+                rounds=1 if smoke else rounds,
+                smoke=smoke,
+            ) as lab:
+                case.run(lab)
+        except (BenchError, OSError) as error:
+            outcome.skipped = str(error) or type(error).__name__
+            good = False
+    outcome.about |= {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": 1 if smoke else rounds,
+        "smoke": smoke,
+        "took_s": round(time.monotonic() - begun, 1),
+        "pinned": cores.are_apart(),
+        "machine": machine(),
+    }
+    store.merge(file, outcome, [case.name for case in CASES])
+    print(tables.text(outcome, case.title), flush=True)
+    return good
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # What was started is ended on the way out, whoever ends us.
+    signal.signal(signal.SIGTERM, _leave)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""
+The gate as a contender: ``twistd -n mcpgate`` with a configuration, keys and a state of its own.
+
+It does what it does for every administrator: keys are checked, buckets are kept (too large to meet
+them), every request is logged to a file.  Only what would end a long run is off: limits on
+connections of one address and on requests of one connection, where every client is one address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.lab import cores
+from bench.lab.lab import GATE, Lab
+from bench.lab.running import HOST, BenchError, free_port, get, run
+from bench.lab.usage import Usage
+from mcpgate.gate.access.keyfile import changing, make_entry, make_key
+
+PLENTY = "per_key = 1000000/s\nburst = 1000000\nper_address = 1000000/s\naddress_burst = 1000000\n"
+NO_LIMITS = "per_key = off\nper_address = off\n"
+CONFIG = """
+[gate]
+listen =
+    tls:tcp:{tls}:interface=127.0.0.1:backlog=1024
+    tcp:{plain}:interface=127.0.0.1:backlog=1024
+state_dir = {directory}/state
+drain_timeout = 2s
+max_connections_per_address = 0
+requests_per_connection = 0
+session_idle = 1h
+{gate}
+[auth:keys]
+type = static
+keys_file = keys
+[limits]
+concurrent_per_key = 0
+{limits}
+{servers}
+"""
+_RUN = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+_COMMAND = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
+
+
+class Gate:
+    """
+    A running gate.
+
+    :ivar port: in clear; `tls_port` with TLS.
+    :ivar keys: as many as were asked for.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        servers: str,
+        *,
+        keys: int = 1,
+        gate: str = "",
+        limits: str = PLENTY,
+        core: Callable[[], list[str]] = cores.for_proxy,
+    ) -> None:
+        self.port, self.tls_port = free_port(), free_port()
+        self._directory = lab.place(GATE)
+        self._gate, self._limits = gate, limits
+        self.configure(servers)
+        self.keys = make_keys(self._directory / "keys", keys)
+        command = [*core(), *_RUN, "-n", "--pidfile=", "mcpgate", "--config", str(self.file)]
+        self.program = lab.start(GATE, command)
+        self.pid = self.program.pid
+        self.program.wait_for(self._is_ready, "it was not ready")
+
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        return self._directory / "gate.ini"
+
+    @property
+    def key(self) -> str:
+        """The first key."""
+        return self.keys[0]
+
+    @property
+    def certificate(self) -> Path:
+        """The self-signed certificate."""
+        return self._directory / "state" / "tls" / "self-signed.pem"
+
+    def configure(self, servers: str) -> None:
+        """Write the configuration."""
+        text = CONFIG.format(
+            tls=self.tls_port,
+            plain=self.port,
+            directory=self._directory,
+            gate=self._gate,
+            limits=self._limits,
+            servers=servers,
+        )
+        self.file.write_text(text)
+        self.file.chmod(0o600)
+
+    def command(self, *words: str) -> str:
+        """Run a command of ``mcpgate``; :raises BenchError: it fails."""
+        whole = [*cores.for_load(), *_COMMAND, *words, "--config", str(self.file)]
+        return run(whole, self._directory, 60.0)
+
+    def usage(self, without: str = "") -> Usage:
+        """Tell what it and its servers used."""
+        return self.program.usage(without=without)
+
+    def metrics(self) -> dict[str, float]:
+        """Give what ``/metrics`` tells, by name and labels."""
+        status, text = get(self.port, "/metrics")
+        if status != 200:
+            raise BenchError(f"/metrics answers {status}")
+        found = re.findall(r"^([a-z]\S*) (\S+)$", text.decode(), re.MULTILINE)
+        return {name: float(value) for name, value in found}
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return get(self.port, "/ready")[0] == 200
+        return False
+
+
+def make_keys(file: Path, count: int) -> list[str]:
+    """Make many keys quickly, by the code of ``mcpgate keys add``."""
+    made = []
+    with changing(file) as (keys, write):
+        for number in range(count):
+            key = make_key(os.urandom, f"{number:08x}")
+            entry = make_entry(
+                f"user{number}",
+                key,
+                random_bytes=os.urandom,
+                now=datetime.now(UTC),
+                servers=None,
+            )
+            keys = keys.with_key(entry)  # noqa: PLW2901 - a new value, written below
+            made.append(key.reveal())
+        write(keys)
+    return made
+
+
+def remote(name: str, port: int, more: str = "") -> str:
+    """Write the entry of an HTTP server that runs already."""
+    return f"[server:{name}]\nurl = http://{HOST}:{port}/mcp\ntransport = http\n{more}\n"
+
+
+def stdio(name: str, command: list[str], more: str = "") -> str:
+    """Write the entry of a stdio server that everybody shares."""
+    words = " ".join(command)
+    return (
+        f"[server:{name}]\ncommand = {words}\nisolation = shared\nmemory = 0\nmax_calls = 1000\n"
+        f"stop_grace = 1s\n{more}\n"
+    )
