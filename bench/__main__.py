@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from bench.cases.every import CASES
 from bench.lab import cores, parts, store, tables, targets
 from bench.lab.figures import Outcome
 from bench.lab.lab import Case, Lab, machine
-from bench.lab.running import ROOT, BenchError
+from bench.lab.running import ROOT, BenchError, NotHereError
 
 PLACE = ROOT / "var" / "bench"
 ROUNDS = 3
@@ -98,8 +99,12 @@ def run(case: Case, file: Path, installed: Path, rounds: int, *, smoke: bool) ->
                 smoke=smoke,
             ) as lab:
                 case.run(lab)
-        except (BenchError, OSError) as error:
-            outcome.skipped = str(error) or type(error).__name__
+        except NotHereError as error:
+            outcome.skipped = str(error)
+        except Exception as error:
+            if not isinstance(error, BenchError | OSError):
+                traceback.print_exc()
+            outcome.skipped = f"{type(error).__name__}: {error}"
             good = False
     outcome.about |= {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,7 +1,7 @@
 """
 What the gate adds to the container engine, as differences within one run.
 
-    python -m bench.containers [--rounds 10] [--calls 300]
+    python -m bench.containers [--rounds 10] [--calls 300] [--json]
 
 Needs a Docker engine (``DOCKER_HOST`` or the usual socket), or root and ``dockerd``: then one is
 started for the run.  Compares, with the same server in the same walls:
@@ -278,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--json", action="store_true", help="print medians in milliseconds")
     args = parser.parse_args()
     os.environ["MCPGATE_DOCKER"] = "1"
     sys.path.insert(0, str(REPOSITORY))
@@ -319,7 +320,10 @@ def main() -> None:
         gate.start()
         measure_starts(clock, gate, direct, keys)
         measure_calls(clock, gate, direct, last, args.calls)
-        report(clock)
+        if args.json:
+            print(json.dumps({kind: clock.median_ms(kind) for kind in clock.times_s}))
+        else:
+            report(clock)
     finally:
         case.doCleanups()
         direct.close()

@@ -4,7 +4,42 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.cases import relay, relay_tls, stdio
+from bench.cases import (
+    bodies,
+    cold_start,
+    containers,
+    eras,
+    events,
+    idle_streams,
+    latency,
+    limiter,
+    relay,
+    relay_tls,
+    reload,
+    scale,
+    stdio,
+    together,
+    websocket,
+)
 from bench.lab.lab import Case
 
-CASES: Final[tuple[Case, ...]] = (relay.CASE, relay_tls.CASE, stdio.CASE)
+CASES: Final[tuple[Case, ...]] = tuple(
+    module.CASE
+    for module in (
+        relay,
+        relay_tls,
+        stdio,
+        eras,
+        latency,
+        together,
+        events,
+        idle_streams,
+        bodies,
+        websocket,
+        cold_start,
+        containers,
+        scale,
+        limiter,
+        reload,
+    )
+)

@@ -47,6 +47,15 @@ def call(lab: Lab, port: int, path: str, *, pid: int = 0, **task: Any) -> dict[s
     return figures
 
 
+def call_and_stall(
+    lab: Lab, port: int, path: str, keys: list[str], seconds: float
+) -> dict[str, float]:
+    """Let four clients call for a while; give the median and the slowest of all their calls."""
+    task = {"port": port, "path": path, "keys": keys, "tool": "echo", "era": "legacy", "clients": 4}
+    told = tell(lab, {**task, "seconds": seconds, "warm_seconds": 0.05})
+    return {"p50_ms": told["p50_ms"], "stall_ms": told["max_ms"]}
+
+
 def tell(lab: Lab, task: dict[str, Any]) -> dict[str, Any]:
     """Let clients do a task; give what they tell; :raises BenchError: too many calls failed."""
     command = [*cores.for_load(), *python("mcp_load", json.dumps(task))]

@@ -28,6 +28,7 @@ KINDS: Final = {
     "median_ms": Kind("median ms", 2),
     "added_ms": Kind("added ms", 3),
     "time_ms": Kind("ms"),
+    "open_ms": Kind("ms to open", 2),
     "stall_ms": Kind("stall ms", 1),
     "events": Kind("events/s"),
     "mb_s": Kind("MB/s"),

@@ -13,14 +13,16 @@ import http.client
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.lab import cores
 from bench.lab.lab import GATE, Lab
-from bench.lab.running import HOST, BenchError, free_port, get, run
+from bench.lab.running import HOST, BenchError, free_port, get, listens, run
 from bench.lab.usage import Usage
+from mcpgate.cli.control_client import SOCKET_NAME
 from mcpgate.gate.access.keyfile import changing, make_entry, make_key
 
 PLENTY = "per_key = 1000000/s\nburst = 1000000\nper_address = 1000000/s\naddress_burst = 1000000\n"
@@ -54,6 +56,7 @@ class Gate:
 
     :ivar port: in clear; `tls_port` with TLS.
     :ivar keys: as many as were asked for.
+    :ivar listening_s: how long it took from its start to the first connection it took.
     """
 
     def __init__(
@@ -72,8 +75,11 @@ class Gate:
         self.configure(servers)
         self.keys = make_keys(self._directory / "keys", keys)
         command = [*core(), *_RUN, "-n", "--pidfile=", "mcpgate", "--config", str(self.file)]
+        begun = time.perf_counter()
         self.program = lab.start(GATE, command)
         self.pid = self.program.pid
+        self.program.wait_for(lambda: listens(self.port), "it did not listen")
+        self.listening_s = time.perf_counter() - begun
         self.program.wait_for(self._is_ready, "it was not ready")
 
     @property
@@ -90,6 +96,11 @@ class Gate:
     def certificate(self) -> Path:
         """The self-signed certificate."""
         return self._directory / "state" / "tls" / "self-signed.pem"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where commands ask it."""
+        return self._directory / "state" / SOCKET_NAME
 
     def configure(self, servers: str) -> None:
         """Write the configuration."""

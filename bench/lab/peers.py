@@ -29,11 +29,11 @@ def pypi_mcp_proxy(lab: Lab, parts: Parts, server: list[str]) -> Peer:
     return Peer(lab.start("mcp-proxy-py", [*cores.for_proxy(), script, *words], port), port)
 
 
-def npm_mcp_proxy(lab: Lab, parts: Parts, server: list[str]) -> Peer:
+def npm_mcp_proxy(lab: Lab, parts: Parts, server: list[str], *options: str) -> Peer:
     """mcp-proxy of npm."""
     script = str(parts.package("mcp-proxy-js") / "mcp-proxy" / "dist" / "bin" / "mcp-proxy.mjs")
     port = free_port()
-    words = ["--host", HOST, "--port", str(port), "--server", "stream", "--", *server]
+    words = ["--host", HOST, "--port", str(port), "--server", "stream", *options, "--", *server]
     command = [*cores.for_proxy(), parts.node(), script, *words]
     return Peer(lab.start("mcp-proxy-js", command, port), port)
 

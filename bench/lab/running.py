@@ -28,11 +28,15 @@ HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
 _GRACE_S = 10.0
-_POLL_S = 0.01
+_POLL_S = 0.002
 
 
 class BenchError(Exception):
     """Something can not be measured; the text is one line that says why."""
+
+
+class NotHereError(BenchError):
+    """This machine lacks what a whole case needs: nothing is wrong."""
 
 
 class Program:
@@ -153,6 +157,10 @@ def run(command: Sequence[str | Path], directory: Path, timeout_s: float) -> str
     try:
         out, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
+        # It may have started things of its own, and gets the time to end them.
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_GRACE_S)
         raise BenchError(f"{name}: no end within {timeout_s:.0f} s") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
