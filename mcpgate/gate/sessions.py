@@ -12,10 +12,11 @@ session had been idle when the gate starts again.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,6 +27,7 @@ from mcpgate.interfaces import ISessionStore
 from mcpgate.model import KIB, Principal, SessionKey, SessionRecord
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.slices import in_slices
 
 log = Logger()
 
@@ -148,6 +150,7 @@ class SessionTable:
         # Least recently used first.
         self._all: OrderedDict[Session, None] = OrderedDict()
         self._by_principal: dict[Principal, dict[str, Session]] = {}
+        self._by_server: Counter[str] = Counter()
         # Only to tell a stolen id from an invented one; never used to find a session.
         self._ids: set[str] = set()
 
@@ -164,21 +167,25 @@ class SessionTable:
         records = await self._store.load()
         now, wall = self._clock.seconds(), self._wall()
         records.sort(key=lambda record: record.last_used_at)
-        dropped = 0
-        for record in records:
+
+        def restore(record: SessionRecord) -> None:
             # A last use in the future is a wall clock put back, not a reason to forget.
             idle_s = max(0.0, wall - record.last_used_at)
             if (self._idle_s and idle_s >= self._idle_s) or not _is_visible(record.key.session_id):
                 self._store.delete(record.key)
-                dropped += 1
-                continue
+                return
             capabilities = _capabilities_of(record.initialize_params)
             self._add(Session(record, capabilities, now - idle_s))
-        for session in tuple(self._all):
+
+        def bound(session: Session) -> None:
             mine = self._by_principal[session.record.key.principal]
             over_own = self._per_principal and len(mine) > self._per_principal
             if over_own or (self._total and len(self._all) > self._total):
                 self.end(session, "limit")
+
+        await in_slices(self._clock, records, restore)
+        dropped = len(records) - len(self)
+        await in_slices(self._clock, tuple(self._all), bound)
         log.info(
             "{count} sessions restored, {dropped} had expired", count=len(self), dropped=dropped
         )
@@ -299,6 +306,10 @@ class SessionTable:
         del mine[key.session_id]
         if not mine:
             del self._by_principal[key.principal]
+        server = session.record.server
+        self._by_server[server] -= 1
+        if not self._by_server[server]:
+            del self._by_server[server]
         if session.kept:
             self._store.delete(key)
         self._meters.events["session_ended"] += 1
@@ -306,7 +317,7 @@ class SessionTable:
             "Session {session} of {owner} on {server} ended: {reason}",
             session=session.label,
             owner=key.principal.fingerprint,
-            server=session.record.server,
+            server=server,
             reason=reason,
         )
         callbacks, session.on_end = session.on_end, []
@@ -316,39 +327,60 @@ class SessionTable:
             except Exception:
                 log.failure("Ending a session failed in part")
 
+    def of(self, principal: Principal) -> list[Session]:
+        """List the sessions of a principal."""
+        return list(self._by_principal.get(principal, {}).values())
+
     def end_all(self, principal: Principal, reason: str) -> int:
         """End every session of a principal (its key was revoked); tell how many."""
-        sessions = list(self._by_principal.get(principal, {}).values())
+        sessions = self.of(principal)
         for session in sessions:
             self.end(session, reason)
         return len(sessions)
 
-    def sweep(self) -> int:
-        """End sessions idle for too long; tell how many.  For a ticker."""
+    @deferred
+    async def end_those_of(self, servers: Container[str], reason: str) -> None:
+        """End every session of these servers (they were taken out), a few each turn."""
+
+        def end(session: Session) -> None:
+            if session.record.server in servers:
+                self.end(session, reason)
+
+        await in_slices(self._clock, tuple(self._all), end)
+
+    @deferred
+    async def sweep(self) -> int:
+        """End sessions idle for too long, a few each turn; tell how many.  For a ticker."""
         if not self._idle_s:
             return 0
         due = self._clock.seconds() - self._idle_s
         # Those in use are touched here, so that an open stream counts as use, on disk too.
         look_at = self._clock.seconds() - min(self._idle_s / 2, PERSIST_S)
-        expired, used = [], []
-        for session in self._all:
-            if session.last_used > look_at:
-                break
-            if session.in_use:
-                used.append(session)
-            elif session.last_used <= due:
-                expired.append(session)
-        for session in used:
-            self.touch(session)
-        for session in expired:
-            self.end(session, "idle")
-        return len(expired)
+        ended = 0
 
-    def persist(self) -> None:
+        def look(session: Session) -> None:
+            nonlocal ended
+            # Its time may have come, or gone, since the list was made.
+            if session.in_use:
+                self.touch(session)
+            elif session.last_used <= due and not session.ended:
+                self.end(session, "idle")
+                ended += 1
+
+        old = takewhile(lambda session: session.last_used <= look_at, self._all)
+        matters = [one for one in old if one.in_use or one.last_used <= due]
+        await in_slices(self._clock, matters, look)
+        return ended
+
+    @deferred
+    async def persist(self) -> None:
         """Hand every session that was used since it was written to the store: before the end."""
-        for session in self._all:
+
+        def keep(session: Session) -> None:
             if session.last_used > session.persisted:
                 self.changed(session)
+
+        await in_slices(self._clock, tuple(self._all), keep)
 
     def for_instance(self, instance_id: str) -> list[Session]:
         """List the sessions whose upstream session lives in this instance."""
@@ -379,16 +411,13 @@ class SessionTable:
 
     def count_by_server(self) -> dict[str, int]:
         """Tell how many sessions each server has."""
-        counts: dict[str, int] = {}
-        for session in self._all:
-            server = session.record.server
-            counts[server] = counts.get(server, 0) + 1
-        return counts
+        return dict(self._by_server)
 
     def _add(self, session: Session) -> None:
         key = session.record.key
         self._all[session] = None
         self._by_principal.setdefault(key.principal, {})[key.session_id] = session
+        self._by_server[session.record.server] += 1
         self._ids.add(key.session_id)
 
     def _fresh_id(self) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from mcpgate.config.model import (
     AnonymousSource,
     AuthSection,
@@ -23,11 +25,12 @@ from mcpgate.gate.access.lockout import Lockout
 from mcpgate.gate.access.outbound import OutboundClient
 from mcpgate.gate.access.remote import RemoteCheck, make_remote
 from mcpgate.gate.access.revocation import Revocations
-from mcpgate.gate.access.static import StaticAuthenticator
+from mcpgate.gate.access.static import Apart, StaticAuthenticator
 from mcpgate.gate.admission import Admission, RateLimiter, Slots
 from mcpgate.gate.pipeline import Gate
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.telemetry.meters import Meters
+from mcpgate.timing.deferreds import deferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +45,19 @@ class Access:
 
     gate: Gate
     revocations: Revocations
-    reload: Callable[[], None]
-    refresh: Callable[[], None]
+    reload: Callable[[], Deferred[None]]
+    refresh: Callable[[], Deferred[None]]
     sweep: Callable[[], None]
     close: Callable[[], Any]
 
 
-def make_access(reactor: Any, config: Config, digest: KeyDigest, meters: Meters) -> Access:
+def make_access(
+    reactor: Any, config: Config, digest: KeyDigest, meters: Meters, apart: Apart
+) -> Access:
     """
     Put the sources of ``[auth]`` together.
 
+    :param apart: see `StaticAuthenticator`.
     :raises KeyFileError: a key file is there and can not be used.
     """
     auth, limits = config.auth, config.limits
@@ -63,7 +69,12 @@ def make_access(reactor: Any, config: Config, digest: KeyDigest, meters: Meters)
     for source in auth.sources:
         if isinstance(source, StaticSource):
             static = StaticAuthenticator(
-                source.name, source.keys_file, digest, revocations, servers=source.servers
+                source.name,
+                source.keys_file,
+                digest,
+                revocations,
+                servers=source.servers,
+                apart=apart,
             )
             statics.append(static)
             sources.append(static)
@@ -96,13 +107,15 @@ def make_access(reactor: Any, config: Config, digest: KeyDigest, meters: Meters)
         anonymous=any(isinstance(source, AnonymousSource) for source in auth.sources),
     )
 
-    def reload() -> None:
+    @deferred
+    async def reload() -> None:
         for static in statics:
-            static.reload()
+            await static.reload()
 
-    def refresh() -> None:
+    @deferred
+    async def refresh() -> None:
         for static in statics:
-            static.reload_if_changed()
+            await static.reload_if_changed()
 
     def sweep() -> None:
         for cached in caches:

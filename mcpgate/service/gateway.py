@@ -47,6 +47,7 @@ from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe
 from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.slices import in_slices
 from mcpgate.timing.staged import StagedService
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
@@ -136,7 +137,8 @@ class Gateway(StagedService):
         open_files = OpenFilesWatch(raise_open_files(), meters)
         secret = self._secret = load_secret(gate.state_dir, os.urandom)
         digest = KeyDigest(secret)
-        self.access: Access = make_access(reactor, config, digest, meters)
+        self.reading = OneThread(reactor.callFromThread, "reading")
+        self.access: Access = make_access(reactor, config, digest, meters, self.reading.run)
         self.access.revocations.on_revoked(self._revoked)
         self._thread = OneThread(reactor.callFromThread, "sessions")
         self.store = SQLiteStore(reactor, self._thread, gate.state_dir / "sessions.sqlite")
@@ -305,20 +307,23 @@ class Gateway(StagedService):
     def _add_stages(self, open_files: OpenFilesWatch) -> None:
         config, reactor = self.config, self._reactor
 
-        def refresh() -> None:
-            self.access.refresh()
+        @deferred
+        async def refresh() -> None:
+            await self.access.refresh()
             self.access.sweep()
             self.front.refresh_certificates()
             open_files.look()
 
-        def sweep() -> None:
+        @deferred
+        async def sweep() -> None:
             self.pool.sweep()
-            self.sessions.sweep()
-            self.on_legacy.sessions.sweep()
+            await self.sessions.sweep()
+            await self.on_legacy.sessions.sweep()
 
         stages = [
             Stage("state directory", stop=self._state_dir.release),
             Stage("deadlines", stop=self.wheel.stop),
+            Stage("reading", stop=self.reading.stop),
             Stage("keys", stop=self.access.close),
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
             Stage("eras", start=self._kept_eras.load, stop=self._kept_eras.close),
@@ -329,6 +334,7 @@ class Gateway(StagedService):
             Ticker(reactor, REFRESH_S, refresh, name="refresh"),
             Ticker(reactor, WATCH_S, self.reloading.look, name="configuration"),
             Ticker(reactor, RECONCILE_S, self.back.look_after, name="containers"),
+            Stage("scrapes", stop=self.pages.scrapes.stop),
             self.pages.control,
             Stage("drain", stop=self._drain),
             self.front.serve(config.gate.listen, self.dispatcher),
@@ -381,9 +387,7 @@ class Gateway(StagedService):
 
     @deferred
     async def _drain(self) -> None:
-        for session in self.sessions:
-            if session.kept:
-                _close_stream(session)
+        await in_slices(self._reactor, [one for one in self.sessions if one.kept], _close_stream)
         self.sse.close()
         self.modern.listens.close_all()
         self.on_legacy.bridge.drain()
@@ -397,7 +401,7 @@ class Gateway(StagedService):
 
     @deferred
     async def _close_store(self) -> None:
-        self.sessions.persist()
+        await self.sessions.persist()
         await self.store.close()
         self._thread.stop()
 
@@ -449,20 +453,22 @@ class Gateway(StagedService):
         """Wall clock of the start, seconds."""
         return self._started_at
 
-    def reload(self) -> Deferred[list[str]]:
+    @deferred
+    async def reload(self) -> list[str]:
         """
         Read everything again that can change, and open log files anew: SIGHUP.
 
         Gives what changed, in words; fails with why the configuration was not taken over.
         """
         log.info("Reading configuration, keys and certificates again")
-        self.access.reload()
+        keys = self.access.reload()
         if self.front.store is not None:
             self.front.store.reload()
             self.front.tell_guard()
         if self._logs is not None:
             self._logs.service.reopen()
-        return self.reloading.apply()
+        await keys
+        return await self.reloading.apply()
 
     def hide(self, secret: Secret) -> None:
         """Have a value that came with a reload hidden in the log too."""
@@ -471,9 +477,8 @@ class Gateway(StagedService):
 
     def _revoked(self, principal: Principal) -> None:
         self.sse.close(principal)
-        for session in self.sessions:
-            if session.record.key.principal == principal:
-                _close_stream(session)
+        for session in self.sessions.of(principal):
+            _close_stream(session)
         self.modern.listens.close(principal)
         self.on_legacy.bridge.revoke(principal)
 

@@ -19,6 +19,7 @@ from mcpgate.model import InstanceState, Secret
 from mcpgate.runtime.pool import Report
 from mcpgate.service.control_ask import ControlAsk
 from mcpgate.service.control_work import ControlWork
+from mcpgate.stores.sqlite import OneThread
 from mcpgate.telemetry.metrics import GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, EngineView, EraView, ImageView, InstanceView
 from mcpgate.web.listening.open_files import count_open_files
@@ -55,10 +56,12 @@ class Pages:
     What a gate shows of itself.
 
     :ivar control: the control socket, to be started with the rest.
+    :ivar scrapes: the thread that makes the text of ``/metrics``, to be stopped with the rest.
     """
 
     def __init__(self, gateway: Gateway, make_id: Callable[[], str]) -> None:
         self._gateway = gateway
+        self.scrapes = OneThread(gateway.clock.callFromThread, "scrapes")
         config = gateway.config
         admin = config.admin
         lockout = Lockout(gateway.clock, gateway.meters)
@@ -87,7 +90,7 @@ class Pages:
             engine=self.engine,
             eras=self.eras,
             process=own_process,
-            metrics=Metrics(collector).render,
+            metrics=Metrics(collector, self.scrapes.run).render,
         )
         users = admin_users(admin)
 

@@ -51,17 +51,18 @@ class Reload:
     """
     Reads the configuration of a gate again.
 
-    :param read: gives the configuration as the file says now.
+    :param read: gives the configuration as the file says now; reads it on a thread of the
+        gateway's by default, for a large one takes long.
     :ivar config: what counts now, but for what needs a restart.
     """
 
     def __init__(
         self,
         gateway: Gateway,
-        read: Callable[[Path], Config] = lambda path: read_config(path, os.environ),
+        read: Callable[[Path], Deferred[Config]] | None = None,
     ) -> None:
         self._gateway = gateway
-        self._read = read
+        self._read = read if read is not None else self._read_apart
         # Who waits for the reload that is under way; None when none is.
         self._under_way: list[Deferred[None]] | None = None
         self._stamps = self._look()
@@ -105,7 +106,7 @@ class Reload:
         self._under_way = waiting
         self._stamps = self._look()
         try:
-            new, changes = self._compared()
+            new, changes = await self._compared()
             await self._try_out(new, changes)
             self._swap(new, changes)
         except GateError as error:
@@ -126,9 +127,12 @@ class Reload:
             self._gateway.meters.events["config_reloaded"] += 1
         return words
 
-    def _compared(self) -> tuple[Config, Changes]:
+    def _read_apart(self, path: Path) -> Deferred[Config]:
+        return self._gateway.reading.run(lambda: read_config(path, os.environ))
+
+    async def _compared(self) -> tuple[Config, Changes]:
         try:
-            new = self._read(self.config.path)
+            new = await self._read(self.config.path)
         except ConfigError as error:
             raise BadRequest(str(error)) from None
         return new, compare(self.config, new)
@@ -184,10 +188,11 @@ class Reload:
 
     def _end_sessions(self, names: Iterable[str]) -> None:
         gone = frozenset(names)
+        if not gone:
+            return
         for table in (self._gateway.sessions, self._gateway.on_legacy.sessions):
-            for session in table:
-                if session.record.server in gone:
-                    table.end(session, "removed")
+            ending = table.end_those_of(gone, "removed")
+            ending.addErrback(lambda failure: log.failure("Ending sessions failed", failure))
 
 
 def needs_caller(spec: ServerSpec) -> bool:

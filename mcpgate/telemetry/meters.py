@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 #: Upper bounds of the latency histogram, seconds; index ``len(REQUEST_BUCKETS_S)`` is the rest.
@@ -63,6 +64,10 @@ class Meters:
     streams: int = 0
     calls_in_work: int = 0
     longest_turn_s: float = 0.0
+
+    def copy(self) -> Meters:
+        """Give meters that stand still."""
+        return Meters(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
 
     def answered(self, server: str, status: int, duration_s: float) -> None:
         """Count one answered request; ``server`` is a configured name or ``-``, never user text."""

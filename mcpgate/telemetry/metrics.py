@@ -1,18 +1,20 @@
 """
 The meters in Prometheus' text form.
 
-Nothing is kept here and nothing happens per request: the collector reads the meters and asks for
-gauges when somebody scrapes.  Every label value is a configured name or a literal of our own, so
-the number of series is bounded; those that are known are there from the start, at 0, so that an
-alert can be written before the first failure.
+Nothing is kept here and nothing happens per request: when somebody scrapes, the meters are copied,
+gauges are asked, and the text is made of that on a thread: with many servers it takes long.
+Every label value is a configured name or a literal of our own, so the number of series is bounded;
+those that are known are there from the start, at 0, so that an alert can be written before the
+first failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,9 +23,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred, maybeDeferred
 from typing_extensions import override
 
 from mcpgate.model import InstanceState
+from mcpgate.telemetry.exposition import exposition
 from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
 from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
 
@@ -97,6 +101,28 @@ class GateCollector(Collector):
         self._images = images
         self._engine = engine
         self._gauges = dict(gauges or {})
+
+    def frozen(self) -> GateCollector:
+        """Give one that goes on telling what is true now, and can be asked on any thread."""
+        servers, instances = tuple(self._servers()), tuple(self._instances())
+        sessions = dict(self._sessions())
+        certificates, images = tuple(self._certificates()), tuple(self._images())
+        engine = self._engine()
+        gauges = {
+            name: (text, partial(float, reading()))
+            for name, (text, reading) in self._gauges.items()
+        }
+        return GateCollector(
+            self._meters.copy(),
+            version=self._version,
+            servers=lambda: servers,
+            instances=lambda: instances,
+            sessions=lambda: sessions,
+            certificates=lambda: certificates,
+            images=lambda: images,
+            engine=lambda: engine,
+            gauges=gauges,
+        )
 
     @override
     def collect(self) -> Iterable[Metric]:
@@ -239,18 +265,28 @@ class GateCollector(Collector):
         yield present
 
 
+Apart = Callable[[Callable[[], bytes]], Deferred[bytes]]
+
+
+def _here(work: Callable[[], bytes]) -> Deferred[bytes]:
+    return maybeDeferred(work)
+
+
 class Metrics:
     """
-    What ``/metrics`` answers: one gate's own registry, with the figures of its process.
+    What ``/metrics`` answers: one gate's own figures, and those of its process.
 
     The ``process_*`` names are those every exporter uses.
+
+    :param apart: does the long part on another thread.
     """
 
-    def __init__(self, collector: GateCollector) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(collector)
-        ProcessCollector(registry=self._registry)
+    def __init__(self, collector: GateCollector, apart: Apart = _here) -> None:
+        self._collector = collector
+        self._process = ProcessCollector(registry=CollectorRegistry(auto_describe=False))
+        self._apart = apart
 
-    def render(self) -> bytes:
-        """Give the exposition; a few milliseconds."""
-        return generate_latest(self._registry)
+    def render(self) -> Deferred[bytes]:
+        """Give the exposition of this moment."""
+        frozen = self._collector.frozen()
+        return self._apart(lambda: exposition((*frozen.collect(), *self._process.collect())))

@@ -7,12 +7,17 @@ cancelled entries.  The wheel keeps one set per tick and looks at one set per ti
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 log = Logger()
+
+# How long calls of one tick may take before others have their turn.
+_SLICE_S: Final = 0.01
 
 
 class Deadline:
@@ -45,6 +50,8 @@ class DeadlineWheel:
     """
     Deadlines of one tick's precision: a call comes at its time or up to one tick later.
 
+    When very many come at once, others have their turn in between.
+
     No timer runs while nothing is armed.
 
     :param tick_s: seconds between two looks.
@@ -54,6 +61,7 @@ class DeadlineWheel:
         self._clock = clock
         self._tick_s = tick_s
         self._slots: dict[int, set[Deadline]] = {}
+        self._overdue: deque[Deadline] = deque()
         self._now = int(clock.seconds() / tick_s)
         self._timer: IDelayedCall | None = None
 
@@ -72,24 +80,34 @@ class DeadlineWheel:
 
     def _turn(self) -> None:
         self._timer = None
-        now = int(self._clock.seconds() / self._tick_s)
+        began_s = self._clock.seconds()
+        now = int(began_s / self._tick_s)
+        overdue = self._overdue
         for due in range(self._now, now + 1):
-            for deadline in tuple(self._slots.pop(due, ())):
-                try:
-                    deadline._expire()
-                except Exception:
-                    log.failure("A deadline's call failed")
+            overdue.extend(self._slots.pop(due, ()))
         self._now = now + 1
+        until_s = began_s + _SLICE_S
+        while overdue:
+            try:
+                overdue.popleft()._expire()
+            except Exception:
+                log.failure("A deadline's call failed")
+            if overdue and self._clock.seconds() >= until_s:
+                break
+        if overdue:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._clock.callLater(0, self._turn)
+            return
         if self._timer is not None:
             return  # A call armed the next one, and the timer with it.
         if self._slots:
             self._timer = self._clock.callLater(self._tick_s, self._turn)
-        else:
-            self._slots.clear()
 
     def stop(self) -> None:
         """Forget every deadline."""
         self._slots.clear()
+        self._overdue.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

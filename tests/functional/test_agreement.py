@@ -15,7 +15,7 @@ from unittest import TestCase
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.gate_process import GATE, NO_LIMITS, GateProcess
-from tests.http.agreement import Agreement
+from tests.http.agreement import NOT_READ, Agreement
 from tests.http.generated import Case, Generated
 from tests.http.readers import H11Reader
 from tests.web.relay.in_memory import ANSWER, AUTHORITY, GateInMemory
@@ -32,11 +32,14 @@ class MassTests(SynchronousTestCase):
     def test_ten_thousand(self) -> None:
         """Nobody reads otherwise, and the gate is never laxer than both others."""
         gate, agreement = GateInMemory(), Agreement(authority=AUTHORITY)
-        for case in Generated(20261129).cases(10_000):
+        # Some stand behind one that ended the connection: nobody looks at those.
+        for case in Generated(20261129).cases(11_200):
             agreement.compare(case, *gate.converse(case.pieces))
         print("\n" + agreement.tally.table())  # noqa: T201 - for who reads the log
         self.assertEqual(agreement.tally.unexpected(), [])
-        self.assertGreater(agreement.tally.outcomes["forwarded, all agree on it"], 5_000)
+        outcomes = agreement.tally.outcomes
+        self.assertGreater(outcomes["forwarded, all agree on it"], 5_000)
+        self.assertGreater(outcomes.total() - outcomes[NOT_READ], 10_000)
 
 
 class RecordingServer:

@@ -176,9 +176,9 @@ class ExpiryTests(SessionCase):
         told: list[str] = []
         session.on_end.append(told.append)
         self.advance(3599)
-        self.assertEqual(self.table.sweep(), 0)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 0)
         self.advance(1)
-        self.assertEqual(self.table.sweep(), 1)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 1)
         self.table.end(session, "again")
         self.assertEqual(told, ["idle"])
         self.assertEqual(len(self.table), 0)
@@ -192,6 +192,43 @@ class ExpiryTests(SessionCase):
             self.table.touch(session)
             self.table.sweep()
         self.assertEqual(len(self.table), 1)
+
+    def slow(self) -> None:
+        """Have the end of each session take 4 ms."""
+
+        def end(reason: str) -> None:
+            self.clock.rightNow += 0.004
+
+        for session in self.table:
+            session.on_end.append(end)
+
+    def test_many(self) -> None:
+        """Many sessions end in several turns; one that is used meanwhile does not."""
+        sessions = [self.create() for _ in range(8)]
+        self.slow()
+        self.advance(3600)
+        swept = self.table.sweep()
+        self.assertNoResult(swept)
+        self.assertEqual(len(self.table), 5)
+        self.table.touch(sessions[4])
+        sessions[5].in_use += 1
+        self.table.end(sessions[6], "deleted")
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(swept), 5)
+        self.assertEqual(list(self.table), [sessions[4], sessions[5]])
+
+    def test_those_of_a_server(self) -> None:
+        """Sessions of servers that were taken out end, a few each turn."""
+        kept = self.create(server="mail")
+        for _ in range(6):
+            self.create()
+        self.slow()
+        ended = self.table.end_those_of({"files"}, "removed")
+        self.assertNoResult(ended)
+        self.clock.advance(0)
+        self.successResultOf(ended)
+        self.assertEqual(list(self.table), [kept])
+        self.assertEqual(self.table.count_by_server(), {"mail": 1})
 
     def test_in_use(self) -> None:
         """An open call or stream keeps a session alive, here and on disk, and an hour more."""
@@ -225,7 +262,7 @@ class ExpiryTests(SessionCase):
         self.table = self.make(idle_s=0)
         self.create()
         self.advance(1e9)
-        self.assertEqual(self.table.sweep(), 0)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 0)
         self.wall += 1e9
         self.table = self.make(idle_s=0)
         self.assertEqual(self.successResultOf(self.table.load()), 1)
@@ -377,7 +414,7 @@ class PersistTests(SessionCase):
         self.assertEqual(found.capabilities, {"roots": {}})
         self.assertEqual(found.record, session.record)
         self.clock.advance(600)
-        self.assertEqual(self.table.sweep(), 1)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 1)
 
     def test_restart_after_long(self) -> None:
         """What expired while the gate was down is gone."""
@@ -394,9 +431,9 @@ class PersistTests(SessionCase):
         self.table = self.make()
         self.assertEqual(self.successResultOf(self.table.load()), 1)
         self.clock.advance(3599)
-        self.assertEqual(self.table.sweep(), 0)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 0)
         self.clock.advance(1)
-        self.assertEqual(self.table.sweep(), 1)
+        self.assertEqual(self.successResultOf(self.table.sweep()), 1)
 
     def test_restart_with_smaller_caps(self) -> None:
         """Of more sessions than the caps allow the most recently used are kept."""
@@ -440,6 +477,14 @@ class ShownTests(SessionCase):
         self.assertEqual(len(self.table.views(limit=1)), 1)
         self.assertNotIn(first.record.key.session_id, repr(self.table.views()))
         self.assertEqual(self.table.count_by_server(), {"files": 1, "mail": 1})
+
+    def test_of_a_principal(self) -> None:
+        """Sessions of one key are found without a look at the others."""
+        session = self.create()
+        self.create(BOB)
+        self.assertEqual(self.table.of(ADA), [session])
+        self.assertEqual(self.table.end_all(ADA, "revoked"), 1)
+        self.assertEqual(self.table.of(ADA), [])
 
     def test_for_instance(self) -> None:
         """Sessions of one instance are listed."""

@@ -76,18 +76,28 @@ STRICTER: Final = frozenset(
         "431 The request header is too large.",
         "400 Chunk sizes or extensions are too long.",
         "400 Trailers are too long.",
-        # Nothing of the kind: a path of no server.
+        # Nothing of the kind: a path of no server, a key that was changed on the way.
         "404 Not found.",
+        "404 The MCP endpoint is /srv/mcp.",
         "421 This host name is not served here.",
+        "400 The field authorization may be sent only once.",
+        "401 A key consists of visible ASCII characters.",
+        "401 A valid key is required: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+        "401 This key is not valid, or not any more.",
+        "429 Too many wrong keys came from this address.",
         # Any of these to a HEAD, which has no body to say why in.
         "400",
+        "401",
         "404",
         "421",
+        "429",
     )
 )
 #: Why another reader may refuse what the gate and the third accept: h11 forgives no empty line
 #: before a request (RFC 9112 2.2 asks for that), and sees it early where its bytes come singly.
 LAXER: Final = frozenset(("h11: no request line received", "h11: illegal request line"))
+
+NOT_READ: Final = "not read: incomplete, or behind one that ended the connection"
 
 Grouped = dict[bytes, list[bytes]]
 
@@ -279,7 +289,7 @@ class Agreement:
         if left > 0 and not (told and told[-1].last):
             self._disagree(case, "the gate waits for more where others do not")
         rest = len(case.twists) - number
-        self.tally.outcomes["not read: incomplete, or behind one that ended the connection"] += rest
+        self.tally.outcomes[NOT_READ] += rest
 
     def _written(self, case: Case, sent: list[bytes]) -> list[Seen]:
         """Give the requests that left the gate; all must have the same meaning for both readers."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +31,7 @@ class ReloadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make it."""
+        self.ended: list[set[str]] = []
         self.old = Config(servers=(SAME, OTHER, GONE), groups=(ALL,))
         self.results = ResultCache(Clock(), Meters())
         for spec in (*self.old.servers, *self.old.groups):
@@ -52,15 +53,20 @@ class ReloadTests(SynchronousTestCase):
             pool=SimpleNamespace(
                 keep_warm=lambda specs: None, retire=lambda names, wait_s, is_back: succeed(None)
             ),
-            sessions=(),
-            on_legacy=SimpleNamespace(sessions=()),
+            sessions=SimpleNamespace(end_those_of=self.end_those_of),
+            on_legacy=SimpleNamespace(sessions=SimpleNamespace(end_those_of=self.end_those_of)),
             modern=SimpleNamespace(results=self.results),
             hide=lambda secret: None,
         )
 
+    def end_those_of(self, servers: set[str], reason: str) -> Deferred[None]:
+        """See `SessionTable.end_those_of`."""
+        self.ended.append(set(servers))
+        return succeed(None)
+
     def reload(self, new: Config) -> set[str]:
         """Take a configuration over; give of whom results are kept afterwards."""
-        self.successResultOf(Reload(self.gateway, lambda path: new).apply())
+        self.successResultOf(Reload(self.gateway, lambda path: succeed(new)).apply())
         return {name for name in ("same", "other", "gone", "mcp") if self.kept(name)}
 
     def kept(self, name: str) -> bool:
@@ -72,6 +78,7 @@ class ReloadTests(SynchronousTestCase):
         changed = replace(OTHER, url="http://b.test/")
         new = replace(self.old, servers=(SAME, changed))
         self.assertEqual(self.reload(new), {"same"})
+        self.assertEqual(self.ended, [{"gone"}, {"gone"}])
 
     def test_results_without_a_change(self) -> None:
         """A reload that changes nothing lets results be kept on."""

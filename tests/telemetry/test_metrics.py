@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mcpgate.telemetry.exposition import exposition
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.metrics import KNOWN_EVENTS, GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
@@ -36,7 +47,7 @@ class MetricsTests(SynchronousTestCase):
 
     def read(self, name: str, /, **labels: str) -> float | None:
         """Scrape, and give one sample."""
-        text = self.metrics.render().decode()
+        text = self.successResultOf(self.metrics.render()).decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:
@@ -148,4 +159,73 @@ class MetricsTests(SynchronousTestCase):
         other = Metrics(
             GateCollector(Meters(), version="2", servers=list, instances=list, sessions=dict)
         )
-        self.assertNotIn(b'version="1.2"', other.render())
+        self.assertNotIn(b'version="1.2"', self.successResultOf(other.render()))
+
+    def test_what_is_scraped_stands_still(self) -> None:
+        """The text is made elsewhere of what was true when it was asked for."""
+        asked: list[tuple[Callable[[], bytes], Deferred[bytes]]] = []
+
+        def apart(work: Callable[[], bytes]) -> Deferred[bytes]:
+            asked.append((work, Deferred()))
+            return asked[-1][1]
+
+        sessions = {"files": 3}
+        meters = Meters()
+        metrics = Metrics(
+            GateCollector(
+                meters,
+                version="1",
+                servers=lambda: ["files"],
+                instances=lambda: self.instances,
+                sessions=lambda: sessions,
+                gauges={"x": ("X.", lambda: len(sessions))},
+            ),
+            apart,
+        )
+        waiting = metrics.render()
+        self.assertNoResult(waiting)
+        meters.answered("files", 200, 0.1)
+        sessions["mail"] = 1
+        ((work, told),) = asked
+        told.callback(work())
+        text = self.successResultOf(waiting)
+        self.assertIn(b'mcpgate_requests_total{server="files",status="200"} 0.0\n', text)
+        self.assertIn(b'mcpgate_sessions{server="files"} 3.0\n', text)
+        self.assertNotIn(b"mail", text)
+        self.assertIn(b"mcpgate_x 1.0\n", text)
+
+
+class ExpositionTests(SynchronousTestCase):
+    """Our writer against that of ``prometheus_client``."""
+
+    def test_same_meaning(self) -> None:
+        """Both write what reads the same, whatever stands in labels."""
+        odd = 'a"b\\c\nd\u00e4,}{='
+        counter = CounterMetricFamily("a_thing", "Help\\ of\nit.", labels=["one", "two"])
+        counter.add_metric([odd, ""], 3)
+        counter.add_metric(["x", odd], 1e21)
+        gauge = GaugeMetricFamily("b", "B.", labels=["one"])
+        for number, value in enumerate((float("inf"), float("-inf"), 0.1, -7)):
+            gauge.add_metric([str(number)], value)
+        histogram = HistogramMetricFamily("c", "C.", labels=["server"])
+        histogram.add_metric([odd], [("0.1", 2), ("+Inf", 5)], 7.5)
+        plain = GaugeMetricFamily("d", "D.", float("nan"))
+        empty = GaugeMetricFamily("e", "E.", labels=["one"])
+        families = [counter, gauge, histogram, plain, empty]
+
+        class All(Collector):
+            def collect(self) -> list[Metric]:
+                return families
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(All())
+
+        def read(text: bytes) -> list[str]:
+            told = []
+            for family in text_string_to_metric_families(text.decode()):
+                told.append(f"{family.name} {family.type} {family.documentation}")
+                for sample in family.samples:
+                    told.append(f"{sample.name} {sorted(sample.labels.items())} {sample.value}")
+            return told
+
+        self.assertEqual(read(exposition(families)), read(generate_latest(registry)))

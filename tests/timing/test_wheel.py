@@ -32,6 +32,43 @@ class DeadlineWheelTests(SynchronousTestCase):
         self.assertTrue(2.0 <= self.calls[0] <= 2.5)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_many_at_once(self) -> None:
+        """When many come together others have their turn in between; none is lost or doubled."""
+        others: list[int] = []
+
+        def slow() -> None:
+            self.clock.rightNow += 0.004
+            self.note()
+            if len(self.calls) == 1:
+                self.clock.callLater(0, lambda: others.append(len(self.calls)))
+                armed[-1].cancel()
+                self.wheel.arm(1.0, self.note)
+
+        # Kept in a set: which of them is called first is not known.
+        armed = [self.wheel.arm(1.0, slow) for _ in range(9)]
+        armed.append(self.wheel.arm(5.0, self.note))
+        self.clock.advance(1.5)
+        self.assertEqual(others, [3])
+        self.assertEqual(len(self.calls), 9)
+        self.clock.pump([0.5] * 4)
+        self.assertEqual(len(self.calls), 10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped_between(self) -> None:
+        """A wheel stopped between two turns calls nothing more."""
+
+        def slow() -> None:
+            self.clock.rightNow += 0.02
+            self.note()
+            self.clock.callLater(0, self.wheel.stop)
+
+        for _ in range(3):
+            self.wheel.arm(1.0, slow)
+        self.clock.advance(1.5)
+        self.clock.pump([0.5] * 4)
+        self.assertEqual(len(self.calls), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_armed_in_turn(self) -> None:
         """A call that arms the next deadline does not add a timer to the one there is."""
 

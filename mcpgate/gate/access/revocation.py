@@ -29,11 +29,13 @@ class _Watch:
 class Revocations:
     """The meeting point; one per gate, given to every authenticator that remembers."""
 
-    __slots__ = ("_callbacks", "_watched")
+    __slots__ = ("_callbacks", "_of_key", "_watched")
 
     def __init__(self) -> None:
         self._callbacks: list[Callable[[Principal], None]] = []
         self._watched: dict[Principal, _Watch] = {}
+        # Of one key there is mostly one principal: its user may have been renamed meanwhile.
+        self._of_key: dict[tuple[str, str], set[Principal]] = {}
 
     def on_revoked(self, callback: Callable[[Principal], None]) -> None:
         """Have ``callback`` called with each principal whose key stopped to be good."""
@@ -46,7 +48,7 @@ class Revocations:
             fingerprint=principal.fingerprint,
             issuer=principal.issuer,
         )
-        watch = self._watched.pop(principal, None)
+        watch = self._forget(principal)
         endings = tuple(watch.endings.values()) if watch is not None else ()
         for ending in endings:
             _try(ending)
@@ -64,6 +66,7 @@ class Revocations:
         watch = self._watched.get(principal)
         if watch is None:
             watch = self._watched[principal] = _Watch(caller)
+            self._of_key.setdefault((principal.issuer, principal.key_digest), set()).add(principal)
         watch.count += 1
         mine: _Watch | None = watch
         token = object()
@@ -78,7 +81,7 @@ class Revocations:
             mine.endings.pop(token, None)
             # After an announcement the same principal may be watched anew, by others.
             if mine.count == 0 and self._watched.get(principal) is mine:
-                del self._watched[principal]
+                self._forget(principal)
             mine = None
 
         return release
@@ -86,6 +89,19 @@ class Revocations:
     def watched(self, issuer: str) -> list[Caller]:
         """Give the callers of one issuer that are being watched."""
         return [watch.caller for who, watch in self._watched.items() if who.issuer == issuer]
+
+    def watched_with(self, issuer: str, key_digest: str) -> list[Principal]:
+        """Give those that are being watched with this key."""
+        return list(self._of_key.get((issuer, key_digest), ()))
+
+    def _forget(self, principal: Principal) -> _Watch | None:
+        key = principal.issuer, principal.key_digest
+        others = self._of_key.get(key)
+        if others is not None:
+            others.discard(principal)
+            if not others:
+                del self._of_key[key]
+        return self._watched.pop(principal, None)
 
     def watches(self, principal: Principal) -> bool:
         """Tell whether something long-lived depends on this principal's key."""

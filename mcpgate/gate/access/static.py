@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -14,8 +15,15 @@ from mcpgate.gate.access.keyfile import KeyEntry, KeyFile, KeyFileError, made_id
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.model import Caller, Principal, Secret
+from mcpgate.timing.deferreds import deferred
 
 log = Logger()
+
+Apart = Callable[[Callable[[], KeyFile]], Deferred[KeyFile]]
+
+
+def _here(read: Callable[[], KeyFile]) -> Deferred[KeyFile]:
+    return maybeDeferred(read)
 
 
 @implementer(IAuthenticator)
@@ -29,6 +37,7 @@ class StaticAuthenticator:
 
     :param issuer: name of the ``[auth:NAME]`` section.
     :param servers: the section's own restriction; a key opens only what both allow.
+    :param apart: reads the file again on another thread: many keys take long.
     :raises KeyFileError: the file is there and can not be used.
     """
 
@@ -40,8 +49,10 @@ class StaticAuthenticator:
         revocations: Revocations,
         *,
         servers: frozenset[str] | None = None,
+        apart: Apart = _here,
     ) -> None:
         self._issuer = issuer
+        self._apart = apart
         self._path = path
         self._digest = digest
         self._revocations = revocations
@@ -83,21 +94,23 @@ class StaticAuthenticator:
                 return succeed(self._vouch(entry, credential, self._digest(credential)))
         return fail(InvalidCredential())
 
-    def reload_if_changed(self) -> None:
+    @deferred
+    async def reload_if_changed(self) -> None:
         """Read the file again if it is another one than last time; for a `Ticker`."""
         if self._look() != self._signature:
-            self.reload()
+            await self.reload()
 
-    def reload(self) -> bool:
+    @deferred
+    async def reload(self) -> bool:
         """
-        Read the file again; False when it can not be used and the keys stay as they are.
+        Read the file again; gives False when it can not be used and the keys stay as they are.
 
         Keys that are gone or were changed are announced to `Revocations`.
         """
         # Looked at first: a change while we read is seen next time.
         self._signature = self._look()
         try:
-            keys = read_keys(self._path)
+            keys = await self._apart(lambda: read_keys(self._path))
         except FileNotFoundError:
             log.error("Key file {path} has gone: its last keys stay good", path=str(self._path))
             return False

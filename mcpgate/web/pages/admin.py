@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from twisted.internet.defer import Deferred, succeed
+
 from mcpgate.gate.sessions import SessionView
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.views import (
@@ -36,7 +38,7 @@ class ProcessView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminView:
     """
-    What the pages may ask.  Every callable answers at once.
+    What the pages may ask.  Every callable but ``metrics`` answers at once.
 
     :ivar started_at: wall clock, seconds; ``wall`` reads it.
     :ivar unready: why the gate should get no traffic (``starting``, ``draining``, ``log sink
@@ -60,7 +62,7 @@ class AdminView:
     engine: Callable[[], EngineView | None] = lambda: None
     eras: Callable[[], Sequence[EraView]] = tuple
     process: Callable[[], ProcessView] = ProcessView
-    metrics: Callable[[], bytes] = bytes
+    metrics: Callable[[], Deferred[bytes]] = lambda: succeed(b"")
 
 
 def statistics(view: AdminView) -> dict[str, object]:
@@ -113,17 +115,16 @@ def statistics(view: AdminView) -> dict[str, object]:
 
 def _servers(meters: Meters) -> dict[str, dict[str, object]]:
     """Tell by server what became of its instances since the gate started."""
-    names = sorted({*meters.starts, *meters.cpu_s, *(server for server, _ in meters.exits)})
+    exits: dict[str, dict[str, int]] = {}
+    for (server, reason), count in sorted(meters.exits.items()):
+        exits.setdefault(server, {})[reason] = count
+    names = sorted({*meters.starts, *meters.cpu_s, *exits})
     return {
         name: {
             "starts": meters.starts[name],
             "cpu_s": round(meters.cpu_s.get(name, 0.0), 2),
             "oom_kills": meters.oom_kills[name],
-            "exits": {
-                reason: count
-                for (server, reason), count in sorted(meters.exits.items())
-                if server == name
-            },
+            "exits": exits.get(name, {}),
         }
         for name in names
     }

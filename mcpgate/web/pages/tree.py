@@ -14,6 +14,7 @@ from math import ceil
 from typing import Any, Final
 
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
@@ -206,9 +207,11 @@ class GateTree:
         return answer_json(request, told)
 
     @app.route("/metrics", methods=["GET"])
-    def _metrics(self, request: Request) -> bytes:
+    def _metrics(self, request: Request) -> Deferred[bytes]:
         self._admit(request, scrape=True)
-        return answer(request, 200, self._view.metrics(), CONTENT_TYPE)
+        return self._view.metrics().addCallback(
+            lambda text: answer(request, 200, text, CONTENT_TYPE)
+        )
 
     @app.route("/.well-known/", defaults={"path": ""})
     @app.route("/.well-known/<path:path>")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mcpgate.errors import InvalidCredential, Unauthenticated
-from mcpgate.gate.access.keyfile import KeyFileError, changing, make_entry, make_key
+from mcpgate.gate.access.keyfile import KeyFile, KeyFileError, changing, make_entry, make_key
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.access.static import StaticAuthenticator
 from mcpgate.interfaces import IAuthenticator
@@ -125,6 +127,28 @@ class StaticTests(SynchronousTestCase):
         found = self.successResultOf(self.static.authenticate(self.bob))
         self.assertFalse(found.may_use("b"))
 
+    def test_read_apart(self) -> None:
+        """While the file is read elsewhere the old keys count, then the new ones."""
+        asked: list[tuple[Callable[[], KeyFile], Deferred[KeyFile]]] = []
+
+        def apart(read: Callable[[], KeyFile]) -> Deferred[KeyFile]:
+            asked.append((read, Deferred()))
+            return asked[-1][1]
+
+        static = StaticAuthenticator("team", self.path, DIGEST, self.revocations, apart=apart)
+        self.assertEqual((len(static), asked), (2, []))
+        eve = self.add("eve", make_key(os.urandom, "00000003"))
+        self.remove("ann")
+        reading = static.reload_if_changed()
+        self.assertNoResult(reading)
+        self.assertIsNotNone(static.remembered(self.ann))
+        self.assertIsNone(static.remembered(eve))
+        ((read, told),) = asked
+        told.callback(read())
+        self.successResultOf(reading)
+        self.assertIsNone(static.remembered(self.ann))
+        self.assertIsNotNone(static.remembered(eve))
+
     def test_unchanged_file(self) -> None:
         """A file that did not change is not read again."""
         reads: list[bool] = []
@@ -136,12 +160,12 @@ class StaticTests(SynchronousTestCase):
         """A bad file changes nothing, and is mended by the next good one."""
         good = self.path.read_text()
         self.path.write_text(good + "nonsense\n")
-        self.assertFalse(self.static.reload())
+        self.assertFalse(self.successResultOf(self.static.reload()))
         self.assertIsNotNone(self.static.remembered(self.ann))
         with self.assertRaisesRegex(KeyFileError, "keys:3: has 1 parts"):
             self.make()
         self.path.write_text(good)
-        self.assertTrue(self.static.reload())
+        self.assertTrue(self.successResultOf(self.static.reload()))
 
     def test_file_gone(self) -> None:
         """A file that has gone changes nothing, and is told once, not at each look."""

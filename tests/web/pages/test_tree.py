@@ -9,7 +9,7 @@ from typing import Any
 
 from treq.testing import RequestTraversalAgent
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import readBody
 from twisted.web.http_headers import Headers
@@ -73,10 +73,10 @@ class TreeCase(SynchronousTestCase):
     def view(self) -> AdminView:
         """Give what the pages show."""
 
-        def metrics() -> bytes:
+        def metrics() -> Deferred[bytes]:
             if self.broken is not None:
-                raise self.broken
-            return b"mcpgate_up 1\n"
+                return fail(self.broken)
+            return succeed(b"mcpgate_up 1\n")
 
         return AdminView(
             version="1.2",

@@ -8,6 +8,7 @@ idle for too long, for room, or with its key.  None survives the gate: nobody ho
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -29,6 +30,8 @@ from mcpgate.web.mcp.over_http.fetch import messages_in
 from mcpgate.web.mcp.post import Post, owner_of
 
 _Key = tuple[Principal, str, Powers]
+# A server, and the digest of whose copy of it.
+_Place = tuple[str, str]
 
 _CLIENT: Final = {"name": "mcpgate", "version": __version__}
 
@@ -44,6 +47,14 @@ def advertised(spec: ServerSpec, powers: Powers) -> Powers:
     return ALL_POWERS if shared else powers
 
 
+def _shared_place(spec: ServerSpec, caller: Caller, session: Session) -> _Place | None:
+    """Tell which copy of a server several sessions speak to; None when each has its own."""
+    if spec.transport is Transport.HTTP or spec.isolation is Isolation.PER_SESSION:
+        return None
+    owner = owner_of(spec, caller.principal, session.record.key.session_id)
+    return spec.name, owner.digest
+
+
 class GateSessions:
     """See the module."""
 
@@ -51,8 +62,9 @@ class GateSessions:
         self._desk = desk
         self._open: dict[_Key, GateSession] = {}
         self._opening: dict[_Key, list[Deferred[GateSession]]] = {}
-        # Of servers that several sessions share.
-        self._levels: dict[tuple[str, str], LogLevels] = {}
+        # Of servers that several sessions share, and how many do.
+        self._levels: dict[_Place, LogLevels] = {}
+        self._sharers: Counter[_Place] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -116,29 +128,25 @@ class GateSessions:
             kept=False,
         )
         result = await self._initialize(session, caller, spec, source, params)
-        gate_session = GateSession(
-            desk, session, caller, spec, source, result, self._levels_of(spec, caller, session)
-        )
+        place = _shared_place(spec, caller, session)
+        levels = LogLevels() if place is None else self._levels.setdefault(place, LogLevels())
+        gate_session = GateSession(desk, session, caller, spec, source, result, levels)
         self._open[key] = gate_session
-        session.on_end.append(lambda _: self._forget(key, gate_session))
+        if place is not None:
+            self._sharers[place] += 1
+        session.on_end.append(lambda _: self._forget(key, gate_session, place))
         await gate_session.introduce()
         return gate_session
 
-    def _forget(self, key: _Key, gate_session: GateSession) -> None:
+    def _forget(self, key: _Key, gate_session: GateSession, place: _Place | None) -> None:
         if self._open.get(key) is gate_session:
             del self._open[key]
-        used = [one.levels for one in self._open.values()]
-        self._levels = {
-            owner: levels
-            for owner, levels in self._levels.items()
-            if any(levels is one for one in used)
-        }
-
-    def _levels_of(self, spec: ServerSpec, caller: Caller, session: Session) -> LogLevels:
-        if spec.transport is Transport.HTTP or spec.isolation is Isolation.PER_SESSION:
-            return LogLevels()
-        owner = owner_of(spec, caller.principal, session.record.key.session_id)
-        return self._levels.setdefault((spec.name, owner.digest), LogLevels())
+        if place is None:
+            return
+        self._sharers[place] -= 1
+        if not self._sharers[place]:
+            del self._sharers[place]
+            del self._levels[place]
 
     async def _initialize(
         self,
