@@ -228,6 +228,7 @@ class CertificateStore:
     def reload(self) -> bool:
         """Read everything again; a source that can not be used leaves all as it was."""
         before = [certificate.chain for certificate in self.certificates]
+        selection = self._selection
         try:
             self._selection = self._load()
         except CertificateError as error:
@@ -235,6 +236,8 @@ class CertificateStore:
             log.error("Certificates stay as they were: {reason}", reason=str(error))
             return False
         if [certificate.chain for certificate in self.certificates] == before:
+            # Tickets are the contexts': new ones would make everybody shake hands anew.
+            self._selection = selection
             return False
         self._meters.events["certificate_reloaded"] += 1
         log.info("New certificates are served for {names}", names=", ".join(self.names))

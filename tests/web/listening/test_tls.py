@@ -46,8 +46,15 @@ class StoreCase(SynchronousTestCase):
         )
         self.meters = Meters()
         self.now = load_certificate(self.first).not_after - timedelta(days=100)
+        self.serve()
+
+    def serve(self, min_version: str = "1.2") -> None:
+        """Put a store behind a factory."""
         self.store = CertificateStore(
-            [self.first, self.second], now=lambda: self.now, meters=self.meters
+            [self.first, self.second],
+            now=lambda: self.now,
+            meters=self.meters,
+            min_version=min_version,
         )
         clock = Clock()
         self.http = RecorderFactory()
@@ -105,8 +112,7 @@ class PolicyTests(StoreCase):
 
     def test_newest_only(self) -> None:
         """With ``min_version = 1.3`` nothing older is spoken, whatever certificate is asked for."""
-        self.store._min_version = "1.3"
-        self.store.reload()
+        self.serve(min_version="1.3")
         for name in (b"", b"b.example.org"):
             self.assertEqual(self.connect(name).tls.get_protocol_version_name(), "TLSv1.3")
             self.assertRaises(SSL.Error, self.connect, name, maximum=SSL.TLS1_2_VERSION)
@@ -208,6 +214,18 @@ class SwapTests(StoreCase):
         os.utime(self.first.chain, (1, 1))
         self.assertFalse(self.store.refresh())
         self.assertEqual(self.meters.events["certificate_reloaded"], 0)
+
+    def test_tickets_outlive_a_look(self) -> None:
+        """Sessions are resumed after the same certificate was read again."""
+        context = client_context()
+        first = MemoryClient(self.factory, context, b"")
+        first.shake()
+        first.say(b"x")
+        os.utime(self.first.chain, (1, 1))
+        self.assertFalse(self.store.refresh())
+        again = MemoryClient(self.factory, context, b"", first.tls.get_session())
+        again.shake()
+        self.assertTrue(resumed(again))
 
     def test_made_certificates_are_asked_again(self) -> None:
         """A source that is called is asked at most once a minute."""
