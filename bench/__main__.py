@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import page
 from bench.cases.every import CASES
 from bench.lab import cores, parts, store, tables, targets
 from bench.lab.figures import Outcome
@@ -51,6 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--install", action="store_true", help="install what is needed and end")
     parser.add_argument("--no-install", action="store_true", help="take what is there")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="tell where the gate's time goes (var/bench/profiles)",
+    )
+    parser.add_argument(
+        "--docs", action="store_true", help="write the page of figures from the results and end"
+    )
     parser.add_argument("--targets", action="store_true", help="print results so far and end")
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.cases if name not in by_name]:
@@ -62,17 +71,17 @@ def main(arguments: Sequence[str]) -> int:
         for case in CASES:
             print(f"{case.name:14} {case.title}")
         return 0
+    if args.docs:
+        for written in page.write(file):
+            print(written)
+        return 0
     if args.install or not (args.no_install or args.smoke or args.targets):
-        parts.install(args.parts.resolve())
+        parts.install(args.parts.resolve(), profiler=args.profile)
     if args.install:
         return 0
     if not args.targets:
         chosen = [by_name[name] for name in args.cases] or list(CASES)
-        failed = [
-            case.name
-            for case in chosen
-            if not run(case, file, args.parts.resolve(), args.rounds, smoke=args.smoke)
-        ]
+        failed = [case.name for case in chosen if not run(case, file, args)]
         if args.smoke:
             return bool(failed)
     else:
@@ -84,19 +93,21 @@ def main(arguments: Sequence[str]) -> int:
     return bool(failed)
 
 
-def run(case: Case, file: Path, installed: Path, rounds: int, *, smoke: bool) -> bool:
+def run(case: Case, file: Path, args: argparse.Namespace) -> bool:
     """Run one case, print and keep what it brought; tell whether there are figures, or a reason."""
     outcome = Outcome(case.name)
     begun = time.monotonic()
     good = True
+    rounds = 1 if args.smoke else args.rounds
     with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as scratch:
         try:
             with Lab(
                 outcome=outcome,
                 scratch=Path(scratch),
-                parts=installed,
-                rounds=1 if smoke else rounds,
-                smoke=smoke,
+                parts=args.parts.resolve(),
+                rounds=rounds,
+                smoke=args.smoke,
+                profiles=file.parent / "profiles" if args.profile else None,
             ) as lab:
                 case.run(lab)
         except NotHereError as error:
@@ -108,8 +119,9 @@ def run(case: Case, file: Path, installed: Path, rounds: int, *, smoke: bool) ->
             good = False
     outcome.about |= {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": 1 if smoke else rounds,
-        "smoke": smoke,
+        "rounds": rounds,
+        "smoke": args.smoke,
+        "profiled": args.profile,
         "took_s": round(time.monotonic() - begun, 1),
         "pinned": cores.are_apart(),
         "machine": machine(),

@@ -20,6 +20,7 @@ from bench.cases import (
     stdio,
     together,
     websocket,
+    workers,
 )
 from bench.lab.lab import Case
 
@@ -41,5 +42,6 @@ CASES: Final[tuple[Case, ...]] = tuple(
         scale,
         limiter,
         reload,
+        workers,
     )
 )

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from bench.lab import cores
 from bench.lab.lab import GATE, Lab
+from bench.lab.parts import Parts
+from bench.lab.profile import Profile
 from bench.lab.running import HOST, BenchError, free_port, get, listens, run
 from bench.lab.usage import Usage
 from mcpgate.cli.control_client import SOCKET_NAME
@@ -81,6 +83,9 @@ class Gate:
         self.program.wait_for(lambda: listens(self.port), "it did not listen")
         self.listening_s = time.perf_counter() - begun
         self.program.wait_for(self._is_ready, "it was not ready")
+        if lab.profiles is not None:
+            file = lab.profiles / f"{lab.outcome.case}-{self.pid}.stacks"
+            lab.keep(Profile(Parts(lab.parts), self.pid, file))
 
     @property
     def file(self) -> Path:

@@ -52,14 +52,25 @@ class Lab:
 
     :param rounds: how often each contender's turn comes.
     :param smoke: tiny numbers: see that it works, not how fast.
+    :param profiles: where profiles of gates go; None takes none.
     """
 
-    def __init__(self, *, outcome: Outcome, scratch: Path, parts: Path, rounds: int, smoke: bool):
+    def __init__(
+        self,
+        *,
+        outcome: Outcome,
+        scratch: Path,
+        parts: Path,
+        rounds: int,
+        smoke: bool,
+        profiles: Path | None = None,
+    ):
         self.outcome = outcome
         self.scratch = scratch
         self.parts = parts
         self.rounds = rounds
         self.smoke = smoke
+        self.profiles = profiles
         self._stack = contextlib.ExitStack()
         self._names = 0
 

@@ -30,14 +30,15 @@ PEERS: Final = (
     Part("mcp-proxy-js", "npm", ("mcp-proxy",)),
     Part("supergateway", "npm", ("supergateway",)),
 )
+PROFILER: Final = Part("py-spy", "venv", ("py-spy",))
 
 
-def install(root: Path) -> None:
+def install(root: Path, *, profiler: bool) -> None:
     """Install what is missing; say what can not be installed, and why."""
     lacking = [name for name in DEBIAN if find(name) is None]
     if lacking:
         _install_debian(sorted({DEBIAN[name] for name in lacking}))
-    missing = Installer(root).run(PEERS)
+    missing = Installer(root).run((*PEERS, PROFILER) if profiler else PEERS)
     for name in missing:
         print(f"bench: without {name}")
     for name in DEBIAN:

@@ -247,6 +247,8 @@ TARGETS: Final = (
         1.8,
         "x one",
         True,
-        lambda outcome: outcome.ratio("relay", "rate", "two workers", "one process"),
+        lambda outcome: outcome.ratio(
+            "relay", "rate", f"{GATE}, two workers", f"{GATE}, one process"
+        ),
     ),
 )

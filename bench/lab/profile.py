@@ -1,0 +1,110 @@
+"""
+Where a gate's time goes, by py-spy: it looks at the running program from outside, many times a
+second, and slows it little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from bench.lab import cores
+from bench.lab.parts import Parts
+
+RATE_HZ: Final = 250
+SHOWN: Final = 30
+_END_S = 20.0
+_FRAME = re.compile(r"^(\S+) \((.*?)(?::\d+)?\)$")
+
+
+class Profile:
+    """
+    A profile under way, from now until it is stopped.
+
+    :param file: where stacks are kept, for flame graphs; what they add up to lies beside it, as
+        ``.txt``.
+    :raises BenchError: py-spy is not installed.
+    """
+
+    def __init__(self, parts: Parts, pid: int, file: Path) -> None:
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        binary = parts.script("py-spy", "py-spy")
+        words = [
+            "record",
+            "--pid",
+            pid,
+            "--rate",
+            RATE_HZ,
+            "--format",
+            "raw",
+            "--nolineno",
+            "--threads",
+        ]
+        words += ["--output", file, "--duration", 3600]
+        self._process = subprocess.Popen(
+            [*cores.for_load(), binary, *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop(self) -> None:
+        """Have it written, and added up."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_END_S)
+        with contextlib.suppress(OSError):
+            text = summary(self._file.read_text())
+            self._file.with_suffix(".txt").write_text(text)
+            print(text)
+
+
+def summary(stacks: str) -> str:
+    """
+    Add the main thread's stacks up: which functions were running, and which were below them.
+
+    Other threads wait for most of their life, which can not be told from work from outside.
+    """
+    alone: Counter[str] = Counter()
+    within: Counter[str] = Counter()
+    total = 0
+    for line in stacks.splitlines():
+        stack, _, number = line.rpartition(" ")
+        thread, *whole = stack.split(";")
+        if "MainThread" not in thread:
+            continue
+        frames = [_short(frame) for frame in whole]
+        times = int(number)
+        total += times
+        alone[frames[-1]] += times
+        for frame in set(frames):
+            within[frame] += times
+    lines = [f"{total} samples", "", "  self   with  function"]
+    for frame, count in alone.most_common(SHOWN):
+        lines.append(f"{count / total:6.1%} {within[frame] / total:6.1%}  {frame}")
+    lines += ["", "  with  function"]
+    for frame, count in within.most_common(2 * SHOWN):
+        lines.append(f"{count / total:6.1%}  {frame}")
+    return "\n".join([*lines, ""])
+
+
+def _short(frame: str) -> str:
+    found = _FRAME.match(frame)
+    if found is None:
+        return frame
+    name, path = found.groups()
+    for mark in ("/site-packages/", "/mcpgate/"):
+        if mark in path:
+            path = path.rpartition(mark)[2]
+            break
+    return f"{name} ({path})"

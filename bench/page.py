@@ -1,0 +1,121 @@
+"""
+The page of figures in the documentation, made of the results of a run.
+
+    python -m bench --docs           write docs/reference/performance.rst and its .json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench.cases.every import CASES
+from bench.lab import plot, tables, targets
+from bench.lab.figures import KINDS, Outcome
+from bench.lab.running import ROOT
+
+PAGE: Final = ROOT / "docs" / "reference" / "performance.rst"
+FIGURES: Final = PAGE.with_suffix(".json")
+
+_INTRO: Final = """\
+===========
+Performance
+===========
+
+.. This page is made of performance.json by: python -m bench --docs
+
+What the gate costs, beside other programs that do the same work on the same machine.
+Why it is as it is, and what was tried, stands in :doc:`../explanation/performance`.
+
+Figures of two runs do not compare: this machine is shared, and drifts by a factor of two.
+Within one run every contender does a short piece of the same work in turn, so ratios hold.
+They are taken within each round, and their median is given.
+What is measured has one core for itself; clients and the servers behind it have another.
+
+To measure your own machine::
+
+   make bench                        # installs what it needs into var/bench, runs every case
+   python -m bench --list            # names the cases
+   python -m bench relay stdio       # runs some of them again
+   python -m bench --profile relay   # tells where the gate's time goes
+
+"""
+_VERDICTS: Final = {True: "met", False: "**missed**", None: "not measured"}
+
+
+def write(results: Path) -> list[Path]:
+    """Write the page from a file of results; give what was written."""
+    told = json.loads(results.read_text())
+    FIGURES.write_text(json.dumps(told, indent=1) + "\n")
+    PAGE.write_text(render(told))
+    return [PAGE, FIGURES]
+
+
+def render(told: dict[str, Any]) -> str:
+    """Give the page for results as they stand in the file."""
+    outcomes = {name: Outcome.from_json(name, case) for name, case in told["cases"].items()}
+    parts = [_INTRO, *_machines(outcomes), *_targets(outcomes)]
+    if drawing := plot.draw(outcomes):
+        parts += [_title("Beside others"), ".. raw:: html", ""]
+        parts += [*("   " + line for line in drawing.splitlines()), ""]
+    parts.append(_title("Every case"))
+    for case in CASES:
+        if case.name in outcomes:
+            parts += _case(outcomes[case.name], case.title)
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _title(text: str, line: str = "=") -> str:
+    return f"{text}\n{line * len(text)}\n"
+
+
+def _machines(outcomes: Mapping[str, Outcome]) -> list[str]:
+    found = {json.dumps(outcome.about["machine"], sort_keys=True) for outcome in outcomes.values()}
+    dates = sorted(str(outcome.about["date"])[:10] for outcome in outcomes.values())
+    parts = [_title("The machine")]
+    for text in sorted(found):
+        machine = json.loads(text)
+        parts.append(
+            f"- {machine['cores']} cores ({machine['processor']}), {machine['memory_gib']} GiB, "
+            f"{machine['system']}, Python {machine['python']}, {machine['openssl']}"
+        )
+    if dates:
+        span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        parts.append(f"- measured {span}")
+    return [*parts, ""]
+
+
+def _targets(outcomes: Mapping[str, Outcome]) -> list[str]:
+    rows = [
+        [
+            verdict.target.work,
+            verdict.target.wanted,
+            verdict.value if verdict.met is not None else "",
+            _VERDICTS[verdict.met],
+        ]
+        for verdict in targets.judge(outcomes)
+    ]
+    return [_title("Targets"), *_table(["Work", "Wanted", "Measured", ""], rows)]
+
+
+def _case(outcome: Outcome, title: str) -> list[str]:
+    parts = [_title(outcome.case, "-"), title[0].upper() + title[1:] + ".", ""]
+    if outcome.skipped:
+        return [*parts, f"Not run: {outcome.skipped}.", ""]
+    for work in outcome.works():
+        rows = [row for row in outcome.rows if row.work == work]
+        kinds = tables.header(outcome, work)
+        if kinds:
+            titles = [work, *(KINDS[kind].label for kind in kinds)]
+            parts += _table(titles, [tables.cells(row, kinds) for row in rows if row.figures])
+        parts += [f"{row.contender}: not run: ``{row.reason}``\n" for row in rows if row.reason]
+    return [*parts, *(f"{note[0].upper()}{note[1:]}.\n" for note in outcome.notes)]
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in [titles, *rows]:
+        lines += [f"   {'*' if not i else ' '} - {cell}".rstrip() for i, cell in enumerate(row)]
+    return [*lines, ""]
