@@ -279,6 +279,20 @@ class IRuntime(Interface):
 class IUpstream(Interface):
     """The connection object the pool keeps beside a running instance: HTTP or stdio."""
 
+    heard_s: float = Attribute(
+        "Clock reading of when anything came from the server last, at first of when this was made."
+    )
+
+    def ask_alive(timeout_s: float) -> bool:
+        """
+        Ask the server for a sign of life, in its own era; whatever it says shows in ``heard_s``.
+
+        No client notices, and no session begins or ends.
+
+        :param timeout_s: what comes later is not waited for.
+        :return: False when it owes no answer now: nothing could be asked that does no harm.
+        """
+
     def close(error: GateError) -> None:
         """End every exchange with ``error`` and let go of the connections."""
 

@@ -175,6 +175,10 @@ class Lifetime:
     :ivar idle_stop_s: without a call or a byte for this long, the instance is stopped; 0 = never.
     :ivar remove_s: stopped for this long, what is left of it is removed.
     :ivar stop_grace_s: each step of stopping (stdin closed, TERM, KILL) waits this long.
+    :ivar health_interval_s: one that was not heard of for this long is asked whether it is well;
+        0 = never.
+    :ivar health_timeout_s: how long it has for the answer.
+    :ivar health_failures: questions in a row without one, before it may be replaced.
     """
 
     start_s: float = 90.0
@@ -182,6 +186,9 @@ class Lifetime:
     idle_stop_s: float = 900.0
     remove_s: float = 7 * 86400.0
     stop_grace_s: float = 5.0
+    health_interval_s: float = 60.0
+    health_timeout_s: float = 10.0
+    health_failures: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def measure(gate: ControlClient) -> tuple[int, dict[str, Use], int]:
     pid = int(gate.get("/version", _ASK_S)["pid"])
     copies: dict[str, list[dict[str, Any]]] = {}
     for one in gate.get("/instances", _ASK_S)["instances"]:
-        if one["state"] == "running" and one["memory_bytes"] is not None:
+        if one["state"] in ("running", "unresponsive") and one["memory_bytes"] is not None:
             copies.setdefault(one["server"], []).append(one)
     used = sum(one["memory_bytes"] for each in copies.values() for one in each)
     return pid, {server: mean(each) for server, each in copies.items()}, used

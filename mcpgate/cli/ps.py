@@ -60,14 +60,14 @@ def _list(arguments: argparse.Namespace, gate: ControlClient) -> None:
 
 
 def _table(found: list[dict[str, Any]], *, all: bool) -> None:
-    titles = ["SERVER", "OWNER", "USER", "STATE", "UP", "IDLE", "CALLS", "MEMORY", "CPU"]
+    titles = ["SERVER", "OWNER", "USER", "STATE", "UP", "IDLE", "HEARD", "CALLS", "MEMORY", "CPU"]
     if all:
         titles += ["IMAGE", "RESTARTS", "LAST END"]
     rows = []
     for one in found:
         row = [
             *(one["server"], one["owner"], one["user"], one["state"]),
-            *(span(one["uptime_s"]), span(one["idle_s"]), one["calls"]),
+            *(span(one["uptime_s"]), span(one["idle_s"]), span(one.get("heard_s")), one["calls"]),
             *(mebibytes(one["memory_bytes"]), span(one["cpu_s"])),
         ]
         if all:

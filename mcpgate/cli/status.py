@@ -12,11 +12,12 @@ from mcpgate.cli.control_client import (
     asking,
     print_json,
     print_table,
+    span,
 )
 from mcpgate.telemetry.escaping import clean
 
 # The first of these that an instance is in is told of the server.
-_ORDER: Final = ("failed", "running", "starting", "stopping", "stopped")
+_ORDER: Final = ("failed", "unresponsive", "running", "starting", "stopping", "stopped")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,7 +26,8 @@ def add_parser(subparsers: Any) -> None:
         "status",
         help="tell how each server is",
         description="Tell of each server what its instances do: failed (the last start failed, or "
-        "it is left alone for dying too often), running, starting, stopping, stopped (the next "
+        "it is left alone for dying too often), unresponsive (it did not answer when it was asked "
+        "last; some copies may), running, starting, stopping, stopped (the next "
         "call starts it), unused (nobody has called), remote (it runs elsewhere). Exit code 3: no "
         "gate is running.",
     )
@@ -47,11 +49,11 @@ def _status(arguments: argparse.Namespace, gate: ControlClient) -> None:
             print(clean(one["server"]))
     else:
         print_table(
-            ("SERVER", "STATE", "RUNNING", "SESSIONS", "CALLS", "ERA", "LAST ERROR"),
+            ("SERVER", "STATE", "RUNNING", "HEARD", "SESSIONS", "CALLS", "ERA", "LAST ERROR"),
             [
                 (
-                    *(one["server"], one["state"], one["running"], one["sessions"], one["calls"]),
-                    *(one["era"], one["error"]),
+                    *(one["server"], one["state"], one["running"], span(one["heard_s"])),
+                    *(one["sessions"], one["calls"], one["era"], one["error"]),
                 )
                 for one in found
             ],
@@ -67,13 +69,16 @@ def _of(
     own = [one for one in instances if one["server"] == name]
     states = [_state(one) for one in own]
     state = next((state for state in _ORDER if state in states), "unused")
-    if server["runtime"] == "remote" and state != "failed":
+    if server["runtime"] == "remote" and state not in ("failed", "unresponsive"):
         state = "remote"
     errors = [one["error"] or (one["exit_reason"] if _died(one) else "") for one in own]
     return {
         "server": name,
         "state": state,
         "running": states.count("running"),
+        "heard_s": min(
+            (one["heard_s"] for one in own if one.get("heard_s") is not None), default=None
+        ),
         "sessions": sum(one["server"] == name for one in sessions),
         "calls": sum(one["calls"] for one in own),
         "era": server["era"],

@@ -1077,6 +1077,34 @@ SERVER: Final = SectionSchema(
             effect="Stopping closes stdin, then sends TERM, then KILL: the wait between two steps.",
         ),
         Key(
+            name="health_interval",
+            kind=duration(low_s=0.1, high_s=86400, zero="never"),
+            into="lifetime.health_interval_s",
+            default="60s",
+            effect=(
+                "A running instance nothing was heard of for this long is asked whether it is "
+                "well, in its own era."
+            ),
+        ),
+        Key(
+            name="health_timeout",
+            kind=duration(low_s=0.1, high_s=3600),
+            into="lifetime.health_timeout_s",
+            default="10s",
+            effect="It has so long for an answer; any will do, an error too.",
+        ),
+        Key(
+            name="health_failures",
+            kind=integer(low=2, high=1000),
+            into="lifetime.health_failures",
+            default="3",
+            effect=(
+                "After this many questions in a row without a sign of life it is replaced; what "
+                "has a call in work has ``call_timeout`` for that, what is seen at work "
+                "``call_timeout_max``. A server with ``url`` is left alone instead."
+            ),
+        ),
+        Key(
             name="call_timeout",
             kind=duration(low_s=0.1, high_s=86400),
             into="call_timeout_s",

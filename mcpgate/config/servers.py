@@ -272,6 +272,14 @@ def _check_bounds(values: Values, spec: ServerSpec, gate: GateSection) -> None:
     ordered(
         values, "call_timeout", spec.call_timeout_s, "call_timeout_max", spec.call_timeout_max_s
     )
+    if life.health_interval_s:
+        ordered(
+            values,
+            "health_timeout",
+            life.health_timeout_s,
+            "health_interval",
+            life.health_interval_s,
+        )
     if life.remove_s and life.idle_stop_s:
         ordered(values, "idle_stop", life.idle_stop_s, "remove_after", life.remove_s)
     if spec.max_body_bytes > gate.max_body_bytes and values.sound("max_body"):

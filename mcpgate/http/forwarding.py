@@ -397,6 +397,15 @@ class _ServerRules:
         self.endpoint_answers = response_rules(allowed=allowed, hidden=_SESSION_FIELDS)
 
 
+def impersonal_fields(spec: ServerSpec) -> FieldLines:
+    """Give the fields of a server's entry that are the same whoever calls."""
+    return [
+        (name.lower().encode("ascii"), text.encode("utf-8"))
+        for name, text in spec.headers
+        if "{key}" not in text and "{user}" not in text
+    ]
+
+
 def _filled(spec: ServerSpec, caller: Caller) -> FieldLines:
     if not spec.headers:
         return []

@@ -38,12 +38,14 @@ from mcpgate.model import (
 )
 from mcpgate.runtime import plan
 from mcpgate.runtime.attempt import REMOTE, Probe, Starter
+from mcpgate.runtime.checks import HealthChecks
 from mcpgate.runtime.plan import Cap, Limits, Newcomer
 from mcpgate.runtime.record import OVER, Lease, Record
 from mcpgate.runtime.starts import StartQueue
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.views import LogView
 from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.wheel import DeadlineWheel
 
 log = Logger()
 
@@ -78,6 +80,9 @@ class Report:
     :ivar leases: uses that keep it running; ``passive``: those that do not.
     :ivar starts: how often it was started.
     :ivar spec: the entry it was started by.
+    :ivar unresponsive: it runs, and did not answer when it was asked last.
+    :ivar heard_at: wall clock, seconds, of when anything was heard of it last; None when none
+        runs.
     """
 
     key: InstanceKey
@@ -93,6 +98,8 @@ class Report:
     spec: ServerSpec
     last_exit: Exit | None
     error: str
+    unresponsive: bool = False
+    heard_at: float | None = None
 
 
 @implementer(IInstancePool)
@@ -109,6 +116,7 @@ class InstancePool:
     :param outlives: tells of which servers copies run on when the gate stops.
     :param current: gives the entry a server has now: sessions may hold one of before a reload.
     :param start_parallel: starts under way at once; ``start_queue`` more may wait.
+    :param wheel: for the health checks; without one nobody is asked.
     """
 
     def __init__(
@@ -127,6 +135,7 @@ class InstancePool:
         start_queue: int = 100,
         outlives: Callable[[ServerSpec], bool] = lambda _: False,
         current: Callable[[ServerSpec], ServerSpec] = lambda spec: spec,
+        wheel: DeadlineWheel | None = None,
     ) -> None:
         self.limits = limits
         self._current = current
@@ -145,6 +154,11 @@ class InstancePool:
         )
         # Keyed by server and owner digest: an owner's digest begins with its principal's.
         self._records: dict[tuple[str, str], Record] = {}
+        self._checks = None
+        if wheel is not None:
+            self._checks = HealthChecks(
+                clock, wheel, meters=meters, luck=luck, current=current, dead=self._replace
+            )
         self._outlives = outlives
         self._make_id = make_id
         self._warm: tuple[ServerSpec, ...] = ()
@@ -165,6 +179,8 @@ class InstancePool:
             if not plan.runs_alike(record.spec, spec):
                 return None
             record.spec = spec
+        if record.check is not None and record.check.shut and record.check.refuses():
+            return None
         return Lease(record, running)
 
     def lease(self, spec: ServerSpec, owner: Owner, caller: Caller) -> Deferred[ILease]:
@@ -174,6 +190,7 @@ class InstancePool:
         if lease is not None:
             return succeed(lease)
         try:
+            self._refuse_if_shut(spec, owner)
             if self._take_spare(spec, owner, caller):
                 return self.lease(spec, owner, caller)
             record = self._wanted(spec, owner, caller)
@@ -342,6 +359,18 @@ class InstancePool:
                 record.life.remove()
                 self._see_off(record)
 
+    def _refuse_if_shut(self, spec: ServerSpec, owner: Owner) -> None:
+        record = self._records.get((spec.name, owner.digest))
+        check = None if record is None else record.check
+        if record is None or check is None or not check.shut:
+            return
+        if plan.runs_alike(record.spec, spec):
+            self._meters.events["breaker_refused"] += 1
+            raise BackendUnavailable(
+                f"Server '{spec.name}' does not answer and is left alone for a while.",
+                retry_after_s=check.retry_after_s,
+            )
+
     def _refuse_if_crashing(self, record: Record) -> None:
         now = self._clock.seconds()
         wait_s = record.crashes.wait_s(now)
@@ -459,6 +488,8 @@ class InstancePool:
     def _look(self, record: Record) -> None:
         """See to a record whose state changed, on the turn after."""
         core = record.core
+        if self._checks is not None:
+            self._checks.attend(record)
         if core.running is not None:
             record.serve(core.running)
         elif core.state in OVER:
@@ -479,13 +510,14 @@ class InstancePool:
             record.retry = self._clock.callLater(wait_s, self._retry, record)
 
     def _to_retry(self, record: Record) -> bool:
-        failed = record.core.state is InstanceState.FAILED
+        failed = record.core.state is InstanceState.FAILED or record.replaced
         return failed and record.wanted and record.retry is None and not self._draining
 
     def _retry(self, record: Record) -> None:
         """Start a wanted instance again after its backoff."""
         record.retry = None
-        if record.core.state is not InstanceState.FAILED or self._draining:
+        over = record.core.state in (InstanceState.FAILED, InstanceState.STOPPED)
+        if not over or self._draining:
             return
         try:
             self._start(record, modest=record.key.owner.is_nobody)
@@ -537,6 +569,30 @@ class InstancePool:
             )
         )
 
+    def _replace(self, record: Record) -> None:
+        """Stop what has been silent for too long; it starts again like one that crashed."""
+        running = record.core.running
+        if running is None:
+            return
+        now = self._clock.seconds()
+        self._meters.events["health_replaced"] += 1
+        log.error(
+            "Stopping {server} of {owner}: nothing was heard of it for {silent_s:.0f} s",
+            server=record.key.server,
+            owner=record.key.owner.label,
+            silent_s=now - running.upstream.heard_s,
+            ev="replaced",
+        )
+        since = record.copy.running_since
+        record.note_crash(0.0 if since is None else now - since)
+        record.replaced = True
+        record.life.stop(
+            BackendDied(
+                "The server did not answer any more and is being replaced.",
+                data={"exitReason": "unresponsive"},
+            )
+        )
+
     def _stop(self, key: InstanceKey, error: GateError) -> Deferred[None]:
         record = self._records.get((key.server, key.owner.digest))
         if record is None:
@@ -580,6 +636,8 @@ class InstancePool:
             outlives = self._outlives(record.copy.spec) and not record.key.owner.is_nobody
             if record.core.running is not None and outlives:
                 record.leave(error)
+                if record.check is not None:
+                    record.check.cancel()
             else:
                 over.append(self._stop(record.key, error))
         try:
@@ -604,6 +662,7 @@ class InstancePool:
         core = record.core
         running = core.running
         outcome = core.outcome
+        check = None if running is None else record.check
         return Report(
             key=record.key,
             instance_id="" if running is None else running.instance.instance_id,
@@ -618,6 +677,8 @@ class InstancePool:
             spec=record.copy.spec if running is not None else record.spec,
             last_exit=None if outcome is None else outcome.exit,
             error="" if outcome is None or running is not None else outcome.error.detail,
+            unresponsive=check is not None and check.unresponsive,
+            heard_at=None if check is None else check.heard_s + to_wall,
         )
 
     def logs(self, key: InstanceKey) -> list[str]:

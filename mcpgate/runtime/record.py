@@ -19,6 +19,7 @@ from mcpgate.errors import GateError, RuntimeUnavailable, Starting
 from mcpgate.interfaces import IInstance, ILease
 from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Isolation, ServerSpec, Usage
 from mcpgate.runtime.attempt import REMOTE, Order, Starter, exit_data
+from mcpgate.runtime.checks import Check
 from mcpgate.runtime.crashes import Crashes
 from mcpgate.runtime.instance import Core, Outcome, Running, make_life
 from mcpgate.runtime.plan import Seen
@@ -127,7 +128,9 @@ class Record:
     :ivar caller: who asked last; None when nobody did, for an adopted copy.
     :ivar active: leases that keep it from idling.
     :ivar wanted: it is to be started again after a crash, without being asked.
+    :ivar replaced: it was stopped for being silent: start it again if it is wanted.
     :ivar forgotten: its owner is gone: remove it when it is stopped.
+    :ivar check: asks what runs how it is.
     :ivar after: what must be over before the next start.
     """
 
@@ -152,7 +155,9 @@ class Record:
         self.last_use = clock.seconds()
         self.crashes = Crashes()
         self.wanted = False
+        self.replaced = False
         self.forgotten = False
+        self.check: Check | None = None
         self.after: tuple[Deferred[Any], ...] = ()
         self.copy = Copy(spec)
         self.copy.finish()
@@ -193,6 +198,7 @@ class Record:
     def begin(self) -> Deferred[Running]:
         """See `Work.begin`."""
         copy = self.copy = Copy(self.spec)
+        self.replaced = False
         assert self.caller is not None or self.key.owner.is_nobody  # Whoever asks gives one.
         order = Order(
             spec=self.spec,

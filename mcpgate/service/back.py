@@ -36,6 +36,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream, Remote, plain_endpoint, remote
 from mcpgate.upstream.modern_stdio import ModernStdioUpstream
+from mcpgate.upstream.questions import question
 from mcpgate.upstream.sse import SSEUpstream
 from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
@@ -115,6 +116,7 @@ def make_back(
     secret: bytes,
     catalog: Catalog | None = None,
     is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
+    discovers: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Back:
     """
     Put runtimes, pool and upstreams together.
@@ -122,6 +124,7 @@ def make_back(
     :param catalog: the servers as they are from now on; None: those of ``config``, for good.
     :param secret: of the state directory.
     :param is_modern: tells whether the process of a stdio server is spoken to in the modern era.
+    :param discovers: tells whether a server on HTTP is known to speak the modern era.
     """
     gate = config.gate
     if catalog is None:
@@ -142,7 +145,7 @@ def make_back(
     pool = InstancePool(
         reactor,
         runtimes=runtimes,
-        connect=make_connect(reactor, wheel, meters, is_modern),
+        connect=make_connect(reactor, wheel, meters, is_modern, discovers),
         probe=ReadinessProbe(reactor),
         make_id=lambda: secrets.token_hex(8),
         meters=meters,
@@ -153,6 +156,7 @@ def make_back(
         start_queue=gate.start_queue,
         current=lambda spec: catalog.find(spec.name) or spec,
         outlives=lambda spec: keep and spec.runtime == "docker" and spec.transport.listens,
+        wheel=wheel,
     )
     return Back(pool=pool, processes=processes, containers=containers, catalog=catalog)
 
@@ -219,6 +223,7 @@ def make_connect(
     wheel: DeadlineWheel,
     meters: Meters,
     is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
+    discovers: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Callable[[ServerSpec, IInstance], IUpstream]:
     """Give what makes the upstream of an instance that has just become ready."""
 
@@ -245,6 +250,7 @@ def make_connect(
             authority=place.authority,
             wheel=wheel,
             meters=meters,
+            question=lambda: question(spec, place.target, modern=discovers(spec)),
         )
         if spec.transport is not Transport.SSE:
             return http

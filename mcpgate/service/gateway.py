@@ -170,6 +170,7 @@ class Gateway(StagedService):
             wall=time.time,
             secret=secret,
             is_modern=lambda spec: self.eras.known(spec).legacy is False,
+            discovers=lambda spec: self.eras.known(spec).modern is True,
         )
         self.pool = self.back.pool
         self.snapshots = make_snapshots(

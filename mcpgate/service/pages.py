@@ -21,7 +21,14 @@ from mcpgate.service.control_ask import ControlAsk
 from mcpgate.service.control_work import ControlWork
 from mcpgate.stores.sqlite import OneThread
 from mcpgate.telemetry.metrics import GateCollector, Metrics
-from mcpgate.telemetry.views import CertificateView, EngineView, EraView, ImageView, InstanceView
+from mcpgate.telemetry.views import (
+    UNRESPONSIVE,
+    CertificateView,
+    EngineView,
+    EraView,
+    ImageView,
+    InstanceView,
+)
 from mcpgate.web.listening.open_files import count_open_files
 from mcpgate.web.pages.admin import AdminView, ProcessView
 from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
@@ -195,11 +202,12 @@ def view_of(report: Report, now: float) -> InstanceView:
     return InstanceView(
         server=report.key.server,
         owner=report.key.owner.label,
-        state=report.state.value,
+        state=UNRESPONSIVE if running and report.unresponsive else report.state.value,
         instance_id=report.instance_id,
         user=report.user,
         uptime_s=now - report.since_at if running else None,
         idle_s=now - report.last_use_at,
+        heard_s=None if report.heard_at is None else now - report.heard_at,
         calls=report.leases,
         starts=report.starts,
         memory_bytes=report.usage.memory_bytes,

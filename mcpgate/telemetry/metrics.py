@@ -29,7 +29,13 @@ from typing_extensions import override
 from mcpgate.model import InstanceState
 from mcpgate.telemetry.exposition import exposition
 from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
-from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
+from mcpgate.telemetry.views import (
+    UNRESPONSIVE,
+    CertificateView,
+    EngineView,
+    ImageView,
+    InstanceView,
+)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -39,7 +45,8 @@ KNOWN_EVENTS: Final = (
     *("certificate_reload_failed", "certificate_reloaded", "config_reload_failed"),
     "config_reloaded",
     *("connections_refused", "container_adopted", "container_oom", "container_started"),
-    *("engine_timeout", "fd_low", "http_reject", "instance_adopted", "instance_crashed"),
+    *("engine_timeout", "fd_low", "health_missed", "health_replaced", "health_shut"),
+    *("http_reject", "instance_adopted", "instance_crashed"),
     *(
         "instance_started",
         "instance_stopped",
@@ -194,6 +201,7 @@ class GateCollector(Collector):
             "mcpgate_instances", "Instances by state.", labels=["server", "state"]
         )
         shown = [state.value for state in InstanceState if state is not InstanceState.ABSENT]
+        shown.append(UNRESPONSIVE)
         counts = {(server, state): 0 for server in servers for state in shown}
         memory, limits, processes = (dict.fromkeys(servers, 0) for _ in range(3))
         for view in self._instances():
@@ -201,7 +209,7 @@ class GateCollector(Collector):
             counts[key] = counts.get(key, 0) + 1
             memory[name] = memory.get(name, 0) + (view.memory_bytes or 0)
             processes[name] = processes.get(name, 0) + (view.processes or 0)
-            if view.state == InstanceState.RUNNING.value:
+            if view.state in (InstanceState.RUNNING.value, UNRESPONSIVE):
                 limits[name] = limits.get(name, 0) + view.memory_limit_bytes
         for (server, state), count in sorted(counts.items()):
             instances.add_metric([server, state], count)

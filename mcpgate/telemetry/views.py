@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+UNRESPONSIVE: Final = "unresponsive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +16,11 @@ class InstanceView:
 
     :ivar owner: `mcpgate.model.Owner.label`: 8 hex digits of the key's digest, ``shared``
         or ``warm``.
-    :ivar state: value of an `mcpgate.model.InstanceState`.
+    :ivar state: value of an `mcpgate.model.InstanceState`; `UNRESPONSIVE` of one that runs, and
+        does not answer.
     :ivar uptime_s: seconds since it was started; None when it does not run.
     :ivar idle_s: seconds since it was last used; None when that is not known.
+    :ivar heard_s: seconds since anything was heard of it; None when it does not run.
     :ivar calls: calls in work.
     :ivar image: of a container; empty for any other.
     :ivar memory_limit_bytes: 0 for none.
@@ -31,6 +36,7 @@ class InstanceView:
     user: str = ""
     uptime_s: float | None = None
     idle_s: float | None = None
+    heard_s: float | None = None
     calls: int = 0
     starts: int = 0
     memory_bytes: int | None = None

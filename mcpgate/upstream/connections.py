@@ -261,6 +261,7 @@ class Connection(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        self._upstream.heard_s = self._upstream.seconds()
         if self._guest is not None:
             self._guest.dataReceived(data)
             return

@@ -35,6 +35,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.upstream.connections import Connection
 from mcpgate.upstream.exchange import Exchange
+from mcpgate.upstream.questions import POOL, Question, Unread
 
 log = Logger()
 
@@ -70,6 +71,7 @@ class HTTPUpstream:
     :param make_endpoint: gives the endpoint to connect to; asked for each connection.
     :param authority: the ``Host`` the server is told.
     :param heads: parser of response heads with its bounds; may be shared between servers.
+    :param question: gives what to ask it to see whether it answers; None: it is never asked.
     """
 
     def __init__(
@@ -82,9 +84,12 @@ class HTTPUpstream:
         meters: Meters,
         limits: UpstreamLimits | None = None,
         heads: ResponseHeads | None = None,
+        question: Callable[[], Question] | None = None,
     ) -> None:
         self.authority = authority
         self.seconds = clock.seconds
+        self.heard_s = clock.seconds()
+        self._question = question
         self._clock = clock
         self._make_endpoint = make_endpoint
         self._wheel = wheel
@@ -155,6 +160,29 @@ class HTTPUpstream:
             self.fail(exchange, BackendUnavailable())
 
     # --- IUpstream ----------------------------------------------------------------------------
+
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`."""
+        if self._closed is not None or self._question is None:
+            return False
+        asked = self._question()
+        receiver = Unread(self._let_go)
+        receiver.call = self.send(
+            asked.method,
+            asked.target,
+            asked.fields,
+            asked.body,
+            receiver,
+            pool=POOL,
+            length=0,
+            timeout_s=timeout_s,
+            stream=False,
+        )
+        return True
+
+    def _let_go(self) -> None:
+        for connection in tuple(self._idle.get(POOL, ())):
+            connection.retire()
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  What is sent afterwards fails with the same error."""

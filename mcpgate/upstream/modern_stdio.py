@@ -39,6 +39,7 @@ from mcpgate.mcp.modern import META_LOG_LEVEL, META_SUBSCRIPTION, meta_of
 from mcpgate.model import Exit, Principal
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.upstream.questions import discover
 from mcpgate.upstream.stdio_asks import METHOD_NOT_FOUND
 from mcpgate.upstream.stdio_calls import CallTable, StdioCall
 from mcpgate.upstream.stdio_end import closed_by, died_of, fault_of
@@ -78,6 +79,7 @@ class ModernStdioUpstream:
     :param max_calls: calls in work at once; 0 means no limit.
     :param strangers: the callers are strangers to each other: what can not be told apart is
         dropped rather than shown to someone.
+    :ivar heard_s: see `IUpstream.heard_s`.
     """
 
     def __init__(
@@ -93,13 +95,17 @@ class ModernStdioUpstream:
         strangers: bool = False,
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
+        self.heard_s = clock.seconds()
+        self._seconds = clock.seconds
+        # Of the question whether it is well: its id.
+        self._question = -1
         self._channel = channel
         self._meters = meters
         self._name = name
         self._strangers = strangers
         self._bounds = bounds
         self._over: Callable[[bool], GateError] | None = None
-        mint = count(1).__next__
+        mint = self._mint = count(1).__next__
 
         def table(limit: int) -> CallTable:
             return CallTable(
@@ -161,6 +167,15 @@ class ModernStdioUpstream:
             self._logged[call.id] = call
         return call
 
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`."""
+        if self._over is not None:
+            return False
+        self._question = self._mint()
+        # A full queue is no answer either.
+        self._send(discover(self._question))
+        return True
+
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  Idempotent."""
         self._finish(closed_by(error))
@@ -171,6 +186,7 @@ class ModernStdioUpstream:
     # --- From the child -----------------------------------------------------------------------
 
     def _line(self, line: bytes) -> None:
+        self.heard_s = self._seconds()
         if self._over is not None:
             return
         message = decode_server_line(line, bounds=self._bounds)
@@ -196,6 +212,8 @@ class ModernStdioUpstream:
             self._listens.broken(identity, error)
 
     def _route(self, message: Message) -> None:
+        if isinstance(message, Response | ErrorResponse) and message.id == self._question:
+            return
         if isinstance(message, Response):
             if not self._calls.answered(message):
                 self._listen_answered(message)

@@ -153,6 +153,17 @@ class SSEUpstream:
 
     # --- IUpstream ------------------------------------------------------------------------------
 
+    @property
+    def heard_s(self) -> float:
+        """See `IUpstream.heard_s`."""
+        return self._http.heard_s
+
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`; within the conversation where there is one."""
+        if self.current is not None and self.current.ask_alive(timeout_s):
+            return True
+        return self._http.ask_alive(timeout_s)
+
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`."""
         if self.current is not None:

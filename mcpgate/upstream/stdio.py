@@ -67,6 +67,7 @@ from mcpgate.upstream.subscriptions import Subscriptions
 log = Logger()
 
 _OWN_TIMEOUT_S: Final = 60.0
+_LISTED: Final = ("tools", "prompts", "resources")
 _WITH_STATE: Final = frozenset({INITIALIZE, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE})
 
 
@@ -95,6 +96,7 @@ class StdioUpstream:
     :param broadcast_logs: all peers belong to one owner; False when they are strangers.
     :param ask_timeout_s: how long a client may think about a server's request.
     :ivar log_level: the last ``logging/setLevel`` the child accepted, else empty.
+    :ivar heard_s: see `IUpstream.heard_s`.
     """
 
     def __init__(
@@ -112,6 +114,11 @@ class StdioUpstream:
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self.log_level = ""
+        self.heard_s = clock.seconds()
+        self._seconds = clock.seconds
+        self._asked_s = 0.0
+        # Of the question whether it is well: its id.
+        self._question = -1
         self._channel = channel
         self._wheel = wheel
         self._meters = meters
@@ -272,6 +279,26 @@ class StdioUpstream:
                 self._request(SUBSCRIBE, {"uri": uri}, self._settler(peer, uri))
         return succeed(None)
 
+    def ask_alive(self, timeout_s: float) -> bool:
+        """
+        See `IUpstream.ask_alive`.
+
+        Nothing is asked before the handshake, which some servers do not survive, nor while the
+        child waits for a client.  Where ``ping`` was not answered a list is asked for: there are
+        servers that do not know the one, and are well.
+        """
+        if self._over is not None or len(self._asks):
+            return False
+        result = self.initialize_result
+        if result is None:
+            return self._handshake.overdue
+        method = _listing(result) if self.heard_s < self._asked_s else PING
+        self._asked_s = self._seconds()
+        self._question = self._mint()
+        # A full queue is no answer either.
+        self._send(Request(self._question, method))
+        return True
+
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  Idempotent."""
         self._finish(closed_by(error))
@@ -345,6 +372,7 @@ class StdioUpstream:
     # --- From the child -----------------------------------------------------------------------
 
     def _line(self, line: bytes) -> None:
+        self.heard_s = self._seconds()
         if self._over is not None:
             return
         message = decode_server_line(line, bounds=self._bounds)
@@ -378,6 +406,7 @@ class StdioUpstream:
                 self._calls.answered(message)
                 or self._own_answered(message.id, isinstance(message, Response))
                 or self._handshake.answered(message)
+                or message.id == self._question
             ):
                 self._meters.events["stray_reply"] += 1
         elif isinstance(message, Request):
@@ -478,3 +507,13 @@ class StdioUpstream:
             except Exception:
                 log.failure("A call to {name} could not be ended", name=self._name)
         self._peers.clear()
+
+
+def _listing(result: dict[str, object]) -> str:
+    """Give the method of a list the child says it has; ``ping`` when it has none."""
+    capabilities = result.get("capabilities")
+    if isinstance(capabilities, dict):
+        for name in _LISTED:
+            if name in capabilities:
+                return f"{name}/list"
+    return PING

@@ -66,6 +66,11 @@ class Handshake:
         # Armed while one is under way, waited for or not.
         self._deadline: Deadline | None = None
 
+    @property
+    def overdue(self) -> bool:
+        """Tell whether the child owes an answer to ``initialize`` that was given up."""
+        return self.result is None and self._deadline is None and bool(self._ids)
+
     def begin(self, params: dict[str, object], timeout_s: float) -> Deferred[dict[str, object]]:
         """See `StdioUpstream.handshake`."""
         if self.result is not None:

@@ -229,6 +229,23 @@ class StatusTests(AskingCase):
         self.run_command("status", "far", "--format", "names")
         self.assertEqual(self.out.getvalue().splitlines()[-1], "far")
 
+    def test_unresponsive(self) -> None:
+        """A copy that does not answer is told before those that do, elsewhere too."""
+        base = {"calls": 0, "error": "", "exit_reason": ""}
+        self.answers["/sessions"] = {"sessions": []}
+        self.answers["/instances"] = {
+            "instances": [
+                {**base, "server": "notes", "state": "running", "heard_s": 3.0},
+                {**base, "server": "notes", "state": "unresponsive", "heard_s": 90.0},
+                {**base, "server": "far", "state": "unresponsive", "heard_s": 70.0},
+            ]
+        }
+        self.assertEqual(self.run_command("status", "--format", "json"), 0)
+        notes, _, far = json.loads(self.out.getvalue())
+        self.assertEqual((notes["state"], notes["running"]), ("unresponsive", 1))
+        self.assertEqual(notes["heard_s"], 3.0)
+        self.assertEqual(far["state"], "unresponsive")
+
 
 class AddTests(AskingCase):
     """``mcpgate add --test``."""

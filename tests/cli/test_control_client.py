@@ -33,6 +33,7 @@ INSTANCES = [
         "state": "running",
         "uptime_s": 3700.0,
         "idle_s": 5.0,
+        "heard_s": 2.0,
         "calls": 1,
         "memory_bytes": 64 * 1024**2,
         "cpu_s": None,
@@ -143,9 +144,12 @@ class CommandTests(CommandCase):
         self.assertEqual(
             [line.split() for line in lines],
             [
-                "SERVER OWNER USER STATE UP IDLE CALLS MEMORY CPU IMAGE RESTARTS LAST END".split(),
-                "files aabbccdd ada\\x1b[2J running 1h01m 5s 1 64M - x:1 2 exited 1".split(),
-                "clock shared - stopped - 1d01h 0 - 1m - 0 no place".split(),
+                [
+                    *"SERVER OWNER USER STATE UP IDLE HEARD CALLS".split(),
+                    *"MEMORY CPU IMAGE RESTARTS LAST END".split(),
+                ],
+                "files aabbccdd ada\\x1b[2J running 1h01m 5s 2s 1 64M - x:1 2 exited 1".split(),
+                "clock shared - stopped - 1d01h - 0 - 1m - 0 no place".split(),
             ],
         )
 

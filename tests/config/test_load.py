@@ -592,6 +592,27 @@ class ParseConfigTests(SynchronousTestCase):
         self.assertEqual((near.mcp_path, odd.mcp_path), ("/sse", "/events"))
         self.assertEqual((near.relay, near.sse, odd.sse), (True, True, False))
 
+    def test_health(self) -> None:
+        """Health checks can be set and turned off; the answer is due before the next question."""
+        start = "[auth:n]\ntype = none\n[server:io]\ncommand = x\n"
+        (plain,) = read(start).servers
+        life = plain.lifetime
+        self.assertEqual(
+            (life.health_interval_s, life.health_timeout_s, life.health_failures), (60.0, 10.0, 3)
+        )
+        (often,) = read(
+            start + "health_interval = 2s\nhealth_timeout = 2s\nhealth_failures = 5\n"
+        ).servers
+        self.assertEqual((often.lifetime.health_interval_s, often.lifetime.health_failures), (2, 5))
+        (off,) = read(start + "health_interval = 0\n").servers
+        self.assertEqual(off.lifetime.health_interval_s, 0)
+        for line, word in (
+            ("health_interval = 5s", "health_timeout must be at most health_interval"),
+            ("health_failures = 1", "health_failures"),
+        ):
+            error = self.assertRaises(ConfigError, read, start + line + "\n")
+            self.assertIn(word, str(error))
+
     def test_containers(self) -> None:
         """What is said of a container reaches the field it is meant for."""
         config = read(

@@ -448,6 +448,11 @@ class FakeUpstream:
 
     def __init__(self) -> None:
         self.closed: Deferred[GateError] = Deferred()
+        self.heard_s = 0.0
+
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`."""
+        return False
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`."""

@@ -55,6 +55,14 @@ class FakeUpstream:
     def __init__(self, instance: IInstance) -> None:
         self.instance = instance
         self.closed: list[GateError] = []
+        self.heard_s = 0.0
+        self.asked: list[float] = []
+        self.owes = True
+
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`."""
+        self.asked.append(timeout_s)
+        return self.owes
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`."""

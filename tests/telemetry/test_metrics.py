@@ -59,7 +59,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.read("mcpgate_requests_total", server="files", status="200"), 0)
         for event in KNOWN_EVENTS:
             self.assertEqual(self.read("mcpgate_events_total", event=event), 0)
-        for state in ("starting", "running", "stopping", "stopped", "failed"):
+        for state in ("starting", "running", "stopping", "stopped", "failed", "unresponsive"):
             self.assertEqual(self.read("mcpgate_instances", server="files", state=state), 0)
         self.assertEqual(self.read("mcpgate_sessions", server="files"), 0)
         self.assertEqual(self.read("mcpgate_build_info", version="1.2"), 1)

@@ -30,7 +30,14 @@ class FakeSSEServer:
         self.pools: list[object] = []
         self.error: GateError | None = None
         self.closed: GateError | None = None
+        self.heard_s = 0.0
+        self.asked: list[float] = []
         verifyObject(IHTTPUpstream, self)
+
+    def ask_alive(self, timeout_s: float) -> bool:
+        """See `IUpstream.ask_alive`."""
+        self.asked.append(timeout_s)
+        return True
 
     def send(
         self,

@@ -184,3 +184,16 @@ class UpstreamTests(SynchronousTestCase):
             "POST", b"/x", [], b"", receiver, pool="p", length=0, timeout_s=1, stream=False
         )
         self.assertIs(sent, self.server.posts[0])
+
+    def test_asked_within_the_conversation(self) -> None:
+        """How it is, it is asked where it can answer; without a conversation over HTTP alone."""
+        self.server.heard_s = 7.0
+        self.assertEqual(self.upstream.heard_s, 7.0)
+        self.assertTrue(self.upstream.ask_alive(5.0))
+        self.assertEqual(self.server.asked, [5.0])
+        conversation = self.open()
+        self.assertTrue(self.upstream.ask_alive(6.0))
+        self.assertEqual(self.server.asked, [5.0, 6.0])
+        conversation._handshake.result = INIT
+        self.assertTrue(self.upstream.ask_alive(7.0))
+        self.assertEqual(self.server.asked, [5.0, 6.0])

@@ -127,11 +127,14 @@ def render_page(told: Mapping[str, Any]) -> bytes:
         ],
     )
     instances = _table(
-        _columns("Server", "Key", "User", "State", "#Up", "#Idle", "#Calls", "#Memory", "#CPU"),
+        _columns(
+            "Server", "Key", "User", "State", "#Up", "#Idle", "#Heard", "#Calls", "#Memory", "#CPU"
+        ),
         [
             (
                 *(one["server"], one["owner"], one["user"], one["state"]),
-                *(duration(one["uptime_s"]), duration(one["idle_s"]), one["calls"]),
+                *(duration(one["uptime_s"]), duration(one["idle_s"])),
+                *(duration(one.get("heard_s")), one["calls"]),
                 *(size(one["memory_bytes"]), duration(one["cpu_s"])),
             )
             for one in told["instances"][:_ROWS]
