@@ -2,8 +2,9 @@
 Taking over a changed ``gate.ini`` while the gate runs.
 
 The file is read and checked as a whole; servers that need nothing of a caller are tried out
-beside the old ones; then the catalog is swapped in one turn.  Whatever fails before that leaves
-everything as it was.  Servers whose entry did not change keep processes, sessions and streams.
+beside the old ones, some at once; then the catalog is swapped in one turn.  Whatever fails before
+that leaves everything as it was.  Servers whose entry did not change keep processes, sessions and
+streams.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    DeferredSemaphore,
+    FirstError,
+    gatherResults,
+    succeed,
+)
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,7 +30,7 @@ from mcpgate.config.changes import Changes, compare
 from mcpgate.config.load import read_config
 from mcpgate.config.model import Config
 from mcpgate.config.problems import ConfigError
-from mcpgate.errors import BadRequest, GateError
+from mcpgate.errors import BadRequest, GateError, Overloaded, RateLimited
 from mcpgate.interfaces import IUpstream
 from mcpgate.mcp.evidence import refuses_legacy
 from mcpgate.mcp.revisions import LATEST_LEGACY
@@ -39,6 +47,12 @@ log = Logger()
 
 # Servers that were taken out have so long for their calls.
 RETIRE_S: Final = 30.0
+# All trials of a reload together have so long, or as long as the slowest one may take alone.
+TRIALS_S: Final = 300.0
+# A trial's handshake, and what it waits beyond the deadline of its start.
+TRIAL_MARGIN_S: Final = 45.0
+# A trial that finds no room while others of its reload are under way comes again.
+ROOM_S: Final = 1.0
 
 _SHAKE: Final[dict[str, object]] = {
     "protocolVersion": LATEST_LEGACY.name,
@@ -140,16 +154,60 @@ class Reload:
     async def _try_out(self, new: Config, changes: Changes) -> None:
         """Start what is new or changed beside what runs, where that needs nobody's key."""
         wanted = {*changes.added, *changes.changed}
-        for spec in new.servers:
-            if spec.name in wanted and self._can_be_tried(spec):
-                try:
-                    await self._gateway.pool.try_out(spec, _greet)
-                except GateError as error:
-                    told = "\n".join(map(str, _stderr(error)))
-                    raise BadRequest(
-                        f"[server:{spec.name}] does not start: {error.detail}"
-                        + (f"\n{told}" if told else "")
-                    ) from None
+        specs = [one for one in new.servers if one.name in wanted and self._can_be_tried(one)]
+        if not specs:
+            return
+        # One place for starts is left to callers.
+        places = DeferredSemaphore(max(1, self.config.gate.start_parallel - 1))
+        left = {spec.name for spec in specs}
+        trying: set[str] = set()
+
+        @deferred
+        async def try_out(spec: ServerSpec) -> str:
+            complaint = await self._tried(spec, trying)
+            left.discard(spec.name)
+            return complaint
+
+        longest_s = max(spec.lifetime.start_s for spec in specs) + TRIAL_MARGIN_S
+        deadline_s = max(TRIALS_S, longest_s)
+
+        def late(_: object, timeout_s: float) -> NoReturn:
+            raise BadRequest(
+                f"Not all servers could be tried out within {timeout_s:g} s: "
+                f"{', '.join(sorted(left))}. Nothing was changed; change fewer at once."
+            )
+
+        trials = [places.run(try_out, spec) for spec in specs]
+        all_over = gatherResults(trials, consumeErrors=True)
+        try:
+            complaints = await all_over.addTimeout(deadline_s, self._gateway.clock, late)
+        except FirstError as error:
+            for trial in trials:
+                trial.cancel()
+            error.subFailure.raiseException()
+        told = "\n".join(filter(None, complaints))
+        if told:
+            raise BadRequest(told)
+
+    async def _tried(self, spec: ServerSpec, trying: set[str]) -> str:
+        """
+        Try one server; gives what is wrong with it, or nothing.
+
+        :param trying: who is being tried, and takes room that may be wanting.
+        """
+        while True:
+            trying.add(spec.name)
+            try:
+                await self._gateway.pool.try_out(spec, _greet)
+            except GateError as error:
+                crowded = isinstance(error, Overloaded | RateLimited) and len(trying) > 1
+                if not crowded:
+                    return _complaint(spec, error)
+            else:
+                return ""
+            finally:
+                trying.discard(spec.name)
+            await deferLater(self._gateway.clock, ROOM_S, lambda: None)
 
     def _can_be_tried(self, spec: ServerSpec) -> bool:
         known = spec.runtime != "docker" or self._gateway.back.containers is not None
@@ -214,6 +272,11 @@ def _greet(upstream: IUpstream) -> Deferred[object]:
             failure.raiseException()
 
     return greeting.addErrback(refused)
+
+
+def _complaint(spec: ServerSpec, error: GateError) -> str:
+    told = "\n".join(map(str, _stderr(error)))
+    return f"[server:{spec.name}] does not start: {error.detail}" + (f"\n{told}" if told else "")
 
 
 def _stderr(error: GateError) -> list[object]:

@@ -52,7 +52,7 @@ class SnapshotFiles:
     async def load(self) -> list[tuple[str, bytes]]:
         """Read every file, the longest unchanged first; call it before anything else."""
         try:
-            return await self._thread.run(self._read_all)
+            found, faults = await self._thread.run(self._read_all)
         except OSError as error:
             log.warn(
                 "Snapshots in {folder} can not be read: {why}",
@@ -60,6 +60,14 @@ class SnapshotFiles:
                 why=error.strerror,
             )
             return []
+        if faults:
+            log.warn(
+                "{count} snapshots in {folder} can not be read: {why}",
+                count=len(faults),
+                folder=str(self._folder),
+                why=faults[0].strerror,
+            )
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Keep a file, soon."""
@@ -121,18 +129,23 @@ class SnapshotFiles:
 
         return write
 
-    def _read_all(self) -> list[tuple[str, bytes]]:
+    def _read_all(self) -> tuple[list[tuple[str, bytes]], list[OSError]]:
         found: list[tuple[float, str, bytes]] = []
+        faults: list[OSError] = []
         if not self._folder.is_dir():
-            return []
+            return [], []
         for path in self._folder.iterdir():
-            if path.suffix == _PART:
-                path.unlink(missing_ok=True)
-                continue
-            told = path.lstat()
-            if _NAME.fullmatch(path.name) and told.st_size <= self._limit_bytes:
-                found.append((told.st_mtime, path.name, path.read_bytes()))
-        return [(name, data) for _, name, data in sorted(found)]
+            try:
+                if path.suffix == _PART:
+                    path.unlink(missing_ok=True)
+                    continue
+                told = path.lstat()
+                if _NAME.fullmatch(path.name) and told.st_size <= self._limit_bytes:
+                    found.append((told.st_mtime, path.name, path.read_bytes()))
+            except OSError as error:
+                # One that can not be read must not cost the others.
+                faults.append(error)
+        return [(name, data) for _, name, data in sorted(found)], faults
 
 
 def _after(deferred: Deferred[None], clock: IReactorTime | None = None) -> Deferred[None]:

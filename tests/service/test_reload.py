@@ -11,11 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.config.model import Config
+from mcpgate.errors import BackendUnavailable, BadRequest, GateError, Overloaded
 from mcpgate.gate.catalog import Catalog
 from mcpgate.gate.results import ResultCache
 from mcpgate.mcp.jsonrpc import Request
-from mcpgate.model import Group, Principal, ServerSpec, Transport
-from mcpgate.service.reload import Reload
+from mcpgate.model import Group, Lifetime, Principal, ServerSpec, Transport
+from mcpgate.service.reload import TRIALS_S, Reload
 from mcpgate.telemetry.meters import Meters
 
 SAME = ServerSpec(name="same", transport=Transport.HTTP, runtime="remote", url="http://a.test/")
@@ -83,3 +84,117 @@ class ReloadTests(SynchronousTestCase):
     def test_results_without_a_change(self) -> None:
         """A reload that changes nothing lets results be kept on."""
         self.assertEqual(self.reload(self.old), {"same", "other", "gone", "mcp"})
+
+
+class TrialTests(ReloadTests):
+    """Servers that are new are tried out first."""
+
+    def setUp(self) -> None:
+        """Have trials end when the test says so."""
+        super().setUp()
+        self.trials: dict[str, Deferred[None]] = {}
+        self.cancelled: list[str] = []
+        self.tried: list[str] = []
+        self.gateway.pool.try_out = self.try_out
+
+    def try_out(self, spec: ServerSpec, look: object) -> Deferred[None]:
+        """See `InstancePool.try_out`."""
+        self.tried.append(spec.name)
+        trial = self.trials[spec.name] = Deferred(lambda _: self.cancelled.append(spec.name))
+        return trial
+
+    def begin(self, count: int) -> Deferred[list[str]]:
+        """Add so many servers."""
+        added = [
+            ServerSpec(name=f"new{n}", transport=Transport.STDIO, command=("x",))
+            for n in range(count)
+        ]
+        new = replace(self.old, servers=(*self.old.servers, *added))
+        self.reloading = Reload(self.gateway, lambda path: succeed(new))
+        return self.reloading.apply()
+
+    def end(self, name: str, error: GateError | None = None) -> None:
+        """End a trial."""
+        trial = self.trials.pop(name)
+        if error is None:
+            trial.callback(None)
+        else:
+            trial.errback(error)
+
+    def test_some_at_once(self) -> None:
+        """As many are tried at once as there are places for starts, but for one."""
+        done = self.begin(5)
+        self.assertEqual(self.tried, ["new0", "new1", "new2"])
+        self.end("new1")
+        self.assertEqual(self.tried[3:], ["new3"])
+        for name in ("new0", "new2", "new3", "new4"):
+            self.assertNoResult(done)
+            self.end(name)
+        self.successResultOf(done)
+        self.assertEqual(len(self.gateway.catalog.servers), 8)
+
+    def test_every_fault_is_told(self) -> None:
+        """All that do not start are named, and nothing is changed."""
+        done = self.begin(3)
+        self.end("new0", BackendUnavailable("no", data={"stderr": ["last words"]}))
+        self.end("new1")
+        self.end("new2", BackendUnavailable("neither"))
+        told = self.failureResultOf(done, BadRequest).value.detail
+        self.assertEqual(
+            told,
+            "[server:new0] does not start: no\nlast words\n[server:new2] does not start: neither",
+        )
+        self.assertEqual(self.gateway.catalog.servers, self.old.servers)
+
+    def test_deadline(self) -> None:
+        """All together have a deadline; what is not over by then is given up and named."""
+        done = self.begin(4)
+        self.end("new1")
+        self.gateway.clock.advance(TRIALS_S - 1)
+        self.assertNoResult(done)
+        self.gateway.clock.advance(1)
+        told = self.failureResultOf(done, BadRequest).value.detail
+        self.assertIn("new0, new2, new3. Nothing was changed", told)
+        self.assertEqual(sorted(self.cancelled), ["new0", "new2", "new3"])
+        self.assertEqual(self.gateway.clock.getDelayedCalls(), [])
+
+    def test_slow_starter(self) -> None:
+        """One that may take long to start has its time."""
+        slow = ServerSpec(
+            name="slow",
+            transport=Transport.STDIO,
+            command=("x",),
+            lifetime=Lifetime(start_s=900.0, start_wait_s=60.0),
+        )
+        new = replace(self.old, servers=(*self.old.servers, slow))
+        done = Reload(self.gateway, lambda path: succeed(new)).apply()
+        self.gateway.clock.advance(930.0)
+        self.end("slow")
+        self.successResultOf(done)
+
+    def test_no_room_for_all(self) -> None:
+        """One for which there is no room beside the others is tried again after them."""
+        done = self.begin(2)
+        self.end("new0", Overloaded("full"))
+        self.gateway.clock.advance(1)
+        self.assertEqual(self.tried, ["new0", "new1", "new0"])
+        self.end("new1")
+        self.end("new0", Overloaded("full"))
+        self.assertIn("new0] does not start: full", str(self.failureResultOf(done).value.detail))
+
+    def test_no_room_for_any(self) -> None:
+        """Where others are not what takes the room, nobody waits for it."""
+        done = self.begin(2)
+        self.end("new0", Overloaded("full"))
+        self.end("new1", Overloaded("full"))
+        self.gateway.clock.advance(1)
+        self.end("new0", Overloaded("full"))
+        self.failureResultOf(done, BadRequest)
+
+    def test_a_bug(self) -> None:
+        """What goes wrong in the gate itself is no fault of a server."""
+        done = self.begin(2)
+        self.trials["new0"].errback(ZeroDivisionError())
+        self.failureResultOf(done, ZeroDivisionError)
+        self.assertEqual(self.cancelled, ["new1"])
+        self.flushLoggedErrors(ZeroDivisionError)

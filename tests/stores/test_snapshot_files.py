@@ -89,6 +89,15 @@ class SnapshotFilesTests(SynchronousTestCase):
         self.patch(Path, "iterdir", self.fails)
         self.assertEqual(self.successResultOf(self.files.load()), [])
 
+    def test_one_unreadable(self) -> None:
+        """One entry that can not be read costs none of the others."""
+        self.path.mkdir()
+        (self.path / A).mkdir()
+        (self.path / f"{A}.part").mkdir()
+        (self.path / B).write_bytes(b"x")
+        (self.path / ("c" * 32)).symlink_to("nowhere")
+        self.assertEqual(self.successResultOf(self.files.load()), [(B, b"x")])
+
     def fails(self) -> None:
         """Fail as a disk does."""
         raise OSError(5, "Input/output error")

@@ -40,6 +40,7 @@ from mcpgate.web.mcp.over_http.fetch import (
     media_type,
     messages_in,
     responses_in,
+    too_late,
 )
 from mcpgate.web.mcp.session_state import with_id
 
@@ -211,15 +212,25 @@ class Asker:
         sink.taken_back = self.ask(spec, caller, request, sink, source=source)
         return sink.answered
 
-    @deferred
-    async def tools(
+    def tools(
         self,
         spec: ServerSpec,
         caller: Caller,
         context: Context,
         source: IInbound | None = None,
+    ) -> Deferred[list[dict[str, object]]]:
+        """
+        Read the server's list of tools as it is now, to its end.
+
+        All pages together have as long as one call may take at most.
+        """
+        reading = self._read_tools(spec, caller, context, source)
+        return reading.addTimeout(spec.call_timeout_max_s, self.carrier.clock, too_late)
+
+    @deferred
+    async def _read_tools(
+        self, spec: ServerSpec, caller: Caller, context: Context, source: IInbound | None
     ) -> list[dict[str, object]]:
-        """Read the server's list of tools as it is now, to its end."""
         found: list[dict[str, object]] = []
         cursor: object = None
         for _ in range(MAX_PAGES):

@@ -8,13 +8,13 @@ runs again the subscription is made anew and the client told that anything may h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mcpgate.errors import BadBackendAnswer, Draining, GateError
+from mcpgate.errors import BackendTimeout, BadBackendAnswer, Draining, GateError
 from mcpgate.gate.results import ResultCache
 from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp.framing import sse_event
@@ -38,6 +38,9 @@ log = Logger()
 
 # Frames kept for a client that reads too slowly; alike ones are kept once.
 MAX_PENDING = 1024
+# An acknowledgement is the first thing a server says, once it runs; some say it when their first
+# event is due.
+ACK_S: Final = 30.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 # A subscription that lasted this long was a good one.
@@ -237,6 +240,7 @@ class ListenRelay:
         self._tries = 0
         self._since_s = 0.0
         self._pause: Deadline | None = None
+        self._due: Deadline | None = None
         self._client = ClientListen(
             post,
             clock=self._carrier.clock,
@@ -275,8 +279,7 @@ class ListenRelay:
 
     def finish(self, response: Message) -> None:
         """See `IMessageSink.finish`."""
-        self._asks = False
-        self._take_back = None
+        self._asked()
         if isinstance(response, Response):
             # The server wants no more of it, perhaps because it is restarted.
             self._missing(BadBackendAnswer("The server ended the subscription."))
@@ -288,8 +291,7 @@ class ListenRelay:
 
     def fail(self, error: GateError) -> None:
         """See `IMessageSink.fail`."""
-        self._asks = False
-        self._take_back = None
+        self._asked()
         self._missing(error)
 
     # --- Finding the server again -------------------------------------------------------------
@@ -298,11 +300,39 @@ class ListenRelay:
         post = self._post
         self._asks = True
         self._since_s = self._carrier.clock.seconds()
+        self._due = self._carrier.wheel.arm(self._patience_s(), self._silent)
         take_back = self._asker.ask(post.spec, post.caller, post.request, self, source=post.inbound)
         if self._asks:
             self._take_back = take_back
 
+    def _patience_s(self) -> float:
+        """Give how long the acknowledgement may take: a start on the way is no silence."""
+        lease = self._carrier.ready(self._post.spec, self._post.caller)
+        if lease is None:
+            return self._post.spec.lifetime.start_wait_s + ACK_S
+        lease.release()
+        return ACK_S
+
+    def _silent(self) -> None:
+        self._due = None
+        take_back = self._take_back
+        if take_back is not None:
+            take_back()
+        self.fail(BackendTimeout("The server did not acknowledge in time."))
+
+    def _asked(self) -> None:
+        """Take note that nothing is asked of the server any more."""
+        self._asks = False
+        self._take_back = None
+        self._forget_due()
+
+    def _forget_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
     def _acknowledged(self, honoured: Filter) -> None:
+        self._forget_due()
         if self._client.honoured is None:
             self._client.acknowledge(honoured)
             return
@@ -344,6 +374,7 @@ class ListenRelay:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        self._forget_due()
         take_back, self._take_back = self._take_back, None
         if take_back is not None:
             take_back()

@@ -24,12 +24,11 @@ from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp import to_legacy
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
+from mcpgate.web.mcp.modern.listen import ACK_S
 
 log = Logger()
 
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
-# An acknowledgement is the first thing a server says; some say it when their first event is due.
-ACK_S: Final = 30.0
 # What the old and the new listen both tell arrives within so long.
 OVERLAP_S: Final = 0.2
 AGAIN_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -38,7 +37,13 @@ Filter = dict[str, object]
 
 
 class Line(Protocol):
-    """The way to the server of one session."""
+    """
+    The way to the server of one session.
+
+    :ivar start_wait_s: how long a start may be waited for.
+    """
+
+    start_wait_s: float
 
     def listen(self, wanted: Filter, sink: IMessageSink) -> Callable[[], None]:
         """Ask to listen; see `ModernAsker.ask`."""
@@ -234,7 +239,9 @@ class BridgedListen:
         if waiter is not None:
             leg.waiters.append(waiter)
         self._legs.append(leg)
-        leg.deadline = self._wheel.arm(ACK_S, lambda: self._silent(leg))
+        # A start on the way is no silence.
+        start_s = 0.0 if self._line.runs() else self._line.start_wait_s
+        leg.deadline = self._wheel.arm(start_s + ACK_S, lambda: self._silent(leg))
         try:
             take_back = self._line.listen(leg.wanted, leg)
         except GateError as error:

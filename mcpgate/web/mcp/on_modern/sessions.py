@@ -77,6 +77,7 @@ class _Line:
         self._caller = caller
         self._session = session
         self._link = link
+        self.start_wait_s = spec.lifetime.start_wait_s
 
     def listen(self, wanted: Filter, sink: IMessageSink) -> Callable[[], None]:
         """See `Line.listen`."""

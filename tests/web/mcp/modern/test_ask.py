@@ -8,9 +8,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from mcpgate.errors import BackendDied, BackendUnavailable, BadBackendAnswer
+from mcpgate.errors import BackendDied, BackendTimeout, BackendUnavailable, BadBackendAnswer
 from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
-from mcpgate.mcp.modern import META_CAPABILITIES, META_VERSION, MODERN
+from mcpgate.mcp.modern import META_CAPABILITIES, META_VERSION, MODERN, Context
 from mcpgate.model import Transport
 from mcpgate.web.mcp.modern.ask import MAX_PAGES, NotModern
 from tests.upstream.stdio_fakes import FakeSink
@@ -167,6 +167,20 @@ class AskTests(SynchronousTestCase):
         self.take_back()
         self.assertTrue(self.world.server.take().aborted)
         self.assertEqual(self.world.leaks(), {})
+
+    def test_a_list_without_end(self) -> None:
+        """All pages together have the time one call may take, and no more."""
+        world = self.world
+        context = Context(version=MODERN, capabilities={})
+        reading = world.modern.asker.tools(world.spec, ANN, context)
+        pages = 0
+        while not reading.called:
+            world.server.take().result(tools=[], nextCursor="more")
+            world.pass_time(50)
+            pages += 1
+        self.failureResultOf(reading, BackendTimeout)
+        self.assertEqual(pages, world.spec.call_timeout_max_s // 50)
+        self.assertEqual(world.leaks(), {})
 
     def test_one_answer(self) -> None:
         """For those who want no more than that."""

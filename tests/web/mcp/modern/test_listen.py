@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import BackendUnavailable
 from mcpgate.mcp.modern import META_SUBSCRIPTION
 from mcpgate.model import Transport
-from mcpgate.web.mcp.modern.listen import MAX_PENDING
+from mcpgate.web.mcp.modern.listen import ACK_S, MAX_PENDING
 from tests.web.endpoint_kit import caller_of
 from tests.web.fake_exchange import Sent
 from tests.web.fake_inbound import FakeInbound
@@ -86,6 +86,52 @@ class OverHTTPTests(SynchronousTestCase):
         self.assertGreater(answer.body.count(b": keepalive"), 40)
         self.assertGreater(len(answer.body), before)
         self.assertFalse(answer.finished)
+
+    def test_no_acknowledgement(self) -> None:
+        """A server that answers and acknowledges nothing is not waited for for ever."""
+        world = ModernWorld()
+        world.call("tools/list")
+        world.server.take().result(tools=[])
+        answer = listen(world)
+        sent = world.server.take()
+        sent.head()
+        world.pass_time(ACK_S - 1)
+        self.assertFalse(answer.finished)
+        world.pass_time(2)
+        self.assertTrue(sent.aborted)
+        self.assertEqual(answer.told["error"]["code"], -31002)
+        self.assertTrue(answer.finished)
+        self.assertEqual((world.leaks(), len(world.modern.listens)), ({}, 0))
+
+    def test_slow_start(self) -> None:
+        """The time of a start does not count as silence."""
+        world = ModernWorld()
+        world.pool.at_once = False
+        answer = listen(world)
+        world.pass_time(world.spec.lifetime.start_wait_s + ACK_S - 2)
+        self.assertFalse(answer.finished)
+        world.pool.started()
+        acknowledge(world.server.take())
+        world.pass_time(2 * ACK_S)
+        self.assertFalse(answer.finished)
+
+    def test_no_acknowledgement_any_more(self) -> None:
+        """A client that listens already keeps its stream, and the server is asked again."""
+        world = ModernWorld()
+        answer = listen(world)
+        first = world.server.take()
+        acknowledge(first)
+        first.fail()
+        silent = self.wait(world)
+        silent.head()
+        world.pass_time(ACK_S + 1)
+        self.assertTrue(silent.aborted)
+        self.assertFalse(answer.finished)
+        acknowledge(self.wait(world))
+        self.assertEqual(answer.events[-1], frame(7, UPDATED, uri="file:///a"))
+        answer.go()
+        world.pass_time(2 * ACK_S)
+        self.assertEqual(world.leaks(), {})
 
     def test_refusals(self) -> None:
         """Before it began one is answered as any request."""

@@ -18,8 +18,9 @@ from mcpgate.errors import (
 from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.web.mcp.modern.listen import ACK_S
 from mcpgate.web.mcp.on_modern import sessions as bridged_sessions
-from mcpgate.web.mcp.on_modern.listen import ACK_S, OVERLAP_S, BridgedListen, Filter
+from mcpgate.web.mcp.on_modern.listen import OVERLAP_S, BridgedListen, Filter
 from tests.web.bridge_kit import Asked, BridgeWorld
 from tests.web.endpoint_kit import INIT, caller_of, request
 
@@ -35,6 +36,7 @@ class FakeLine:
     def __init__(self) -> None:
         self.legs: list[Asked] = []
         self.running = True
+        self.start_wait_s = 60.0
         self.heard: list[Message] = []
         self.error: Overloaded | None = None
 
@@ -227,6 +229,17 @@ class BridgedListenTests(SynchronousTestCase):
             self.clock.advance(1)
         self.failureResultOf(waiting, BackendTimeout)
         self.assertTrue(self.line.legs[0].taken_back)
+
+    def test_slow_start(self) -> None:
+        """The time of a start does not count as silence."""
+        self.line.running = False
+        waiting = self.listen.want(TOOLS)
+        for _ in range(int(self.line.start_wait_s + ACK_S) - 1):
+            self.clock.advance(1)
+        self.assertNoResult(waiting)
+        for _ in range(3):
+            self.clock.advance(1)
+        self.failureResultOf(waiting, BackendTimeout)
 
     def test_stopped(self) -> None:
         """Nobody is left waiting, and nothing is heard any more."""
