@@ -325,6 +325,25 @@ class RESTService:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RESTSource:
+    """
+    Where the document of a REST service is fetched.
+
+    :ivar refresh_s: it is asked for again this often; 0: never once it was fetched.
+    :ivar allow: patterns of the tools that are made, empty: all; ``deny``: of those that are not.
+    :ivar names_base: the document says where the service's paths begin.
+    :ivar allow_private: ``url`` may lead to a loopback or private address.
+    """
+
+    url: str
+    refresh_s: float = 3600.0
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    names_base: bool = True
+    allow_private: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """
     One ``[server:NAME]``: what to run or where to connect, for whom, within which bounds.
@@ -354,6 +373,8 @@ class ServerSpec:
     :ivar openapi_face: its tools are served as REST too, with an OpenAPI document.
     :ivar group: for the runtime ``group``: whom it stands for.
     :ivar rest: with the transport ``rest``: what ``url`` offers; ``url`` is where paths begin.
+        None while its document has not been fetched.
+    :ivar rest_source: where that document is fetched; None: it is a file, read already.
     :ivar forward_headers: lower-case names of client fields passed to the server on relay.
     """
 
@@ -390,6 +411,7 @@ class ServerSpec:
     relay_body_bytes: int = 0
     group: Group | None = None
     rest: RESTService | None = None
+    rest_source: RESTSource | None = None
 
 
 def fill(template: str, values: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ examples:
   mcpgate add files --npx @modelcontextprotocol/server-filesystem -- /srv/shared
   mcpgate add notes -e NOTES_TOKEN={key} -- /opt/bin/mcp-notes --stdio
   mcpgate add search --url https://search.example.org/mcp -H 'Authorization: Bearer ${TOKEN}'
+  mcpgate add pets --openapi https://pets.example.org/openapi.json
   mcpgate add clock --image mcp/time:1.0 --set memory=128MiB
   mcpgate add gh -- docker run -i --rm -e GITHUB_TOKEN mcp/github
 """
@@ -43,6 +44,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("name", metavar="NAME", help="a-z, 0-9 and -: it stands in the URL")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--url", help="a server that runs elsewhere: its MCP endpoint")
+    what.add_argument(
+        "--openapi", metavar="FILE|URL", help="a REST service, by its OpenAPI document"
+    )
     what.add_argument("--image", help="a container image; further words are its arguments")
     what.add_argument("--npx", metavar="PACKAGE", help="a package of npm, run by npx")
     what.add_argument("--uvx", metavar="PACKAGE", help="a package of PyPI, run by uvx")
@@ -120,6 +124,9 @@ def _what(server: Server, arguments: argparse.Namespace) -> str:
     if arguments.url is not None:
         server.set("url", arguments.url)
         return "a server elsewhere takes no further words" if words else ""
+    if arguments.openapi is not None:
+        server.set("openapi", arguments.openapi)
+        return "a REST service takes no further words" if words else ""
     if arguments.image is not None:
         server.set("image", arguments.image)
     elif arguments.npx is not None:
@@ -127,7 +134,7 @@ def _what(server: Server, arguments: argparse.Namespace) -> str:
     elif arguments.uvx is not None:
         words = ["uvx", arguments.uvx, *words]
     elif not words:
-        return "say what to run: -- COMMAND ARGS, --image, --npx, --uvx or --url"
+        return "say what to run: -- COMMAND ARGS, --image, --npx, --uvx, --url or --openapi"
     elif is_docker_run(words):
         return "" if take_docker_run(server, words, os.environ) else "this docker run has no image"
     if words:

@@ -18,6 +18,7 @@ from mcpgate.cli.control_client import (
     ControlClient,
     print_json,
 )
+from mcpgate.cli.status import told_of
 from mcpgate.config.load import read_config
 from mcpgate.config.model import Config
 from mcpgate.config.problems import ConfigError
@@ -63,8 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         _print(arguments, found)
         return 2
-    gate, pid = control(config, ControlClient(config.gate.state_dir / SOCKET_NAME))
+    client = ControlClient(config.gate.state_dir / SOCKET_NAME)
+    gate, pid = control(config, client)
     found = [*gate, *examine(looks(config, pid), DEADLINE_S)]
+    if pid is not None:
+        found += documents(client)
     _print(arguments, found)
     return NOT_DONE if any(one.level == FAIL for one in found) else 0
 
@@ -87,6 +91,23 @@ def control(config: Config, client: ControlClient) -> tuple[list[Finding], int |
         text = f"pid {pid} is of version {version}, this is {__version__}"
         return [Finding(check=name, level=WARN, text=text, remedy="start the gate anew")], pid
     return [Finding(check=name, text=f"pid {pid} is running, its control socket answers")], pid
+
+
+def documents(client: ControlClient) -> list[Finding]:
+    """Tell how a running gate's OpenAPI documents are that it fetches."""
+    try:
+        servers = client.get("/servers", _ASK_S)["servers"]
+    except CommandError as error:
+        return [Finding(check="documents", level=FAIL, text=str(error))]
+    found = []
+    for one in servers:
+        document = one.get("document")
+        if document is not None:
+            told = told_of(document)
+            level = FAIL if document["state"] == "missing" else WARN if told else OK
+            text = told or "its OpenAPI document is fetched"
+            found.append(Finding(check=f"server {one['name']}", level=level, text=text))
+    return found
 
 
 def looks(config: Config, pid: int | None) -> dict[str, Look]:

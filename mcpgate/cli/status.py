@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mcpgate.cli.control_client import (
@@ -25,11 +26,11 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "status",
         help="tell how each server is",
-        description="Tell of each server what its instances do: failed (the last start failed, or "
-        "it is left alone for dying too often), unresponsive (it did not answer when it was asked "
-        "last; some copies may), running, starting, stopping, stopped (the next "
-        "call starts it), unused (nobody has called), remote (it runs elsewhere). Exit code 3: no "
-        "gate is running.",
+        description="Tell of each server what its instances do: failed (the last start failed, "
+        "it is left alone for dying too often, or its document is missing), unresponsive (it did "
+        "not answer when it was asked last; some copies may), running, starting, stopping, stopped "
+        "(the next call starts it), unused (nobody has called), remote (it runs elsewhere). Exit "
+        "code 3: no gate is running.",
     )
     parser.add_argument("server", nargs="?", metavar="SERVER", help="only this one")
     add_arguments(parser, ("table", "json", "names"))
@@ -72,6 +73,11 @@ def _of(
     if server["runtime"] == "remote" and state not in ("failed", "unresponsive"):
         state = "remote"
     errors = [one["error"] or (one["exit_reason"] if _died(one) else "") for one in own]
+    document = server.get("document")
+    if document is not None:
+        errors.append(told_of(document))
+        if document["state"] == "missing":
+            state = "failed"
     return {
         "server": name,
         "state": state,
@@ -83,7 +89,19 @@ def _of(
         "calls": sum(one["calls"] for one in own),
         "era": server["era"],
         "error": next(filter(None, errors), ""),
+        "document": document,
     }
+
+
+def told_of(document: Mapping[str, Any]) -> str:
+    """Say what is the matter with an OpenAPI document that is fetched; empty when nothing is."""
+    state, error = document["state"], document["error"]
+    if state == "missing":
+        return f"it has no OpenAPI document: {error or 'it is being fetched'}"
+    if not error:
+        return ""
+    at = datetime.fromtimestamp(document["fetched_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"its OpenAPI document of {at} serves on: {error}"
 
 
 def _state(instance: Mapping[str, Any]) -> str:

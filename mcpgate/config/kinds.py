@@ -370,6 +370,13 @@ def _url(text: str, _: Surroundings) -> str:
     return text
 
 
+def _document(text: str, around: Surroundings) -> Path | str:
+    if not text.lower().startswith(("http:", "https:")):
+        return _path(text, around)
+    split_url(text)
+    return text
+
+
 def _origin(text: str, _: Surroundings) -> str:
     split_url(text)
     parts = urlsplit(text)
@@ -584,6 +591,7 @@ ALIAS: Final = Kind(label="name", parse=_alias)
 PATTERNS: Final = Kind(label="patterns", parse=_pattern, layout=Layout.WORDS)
 NAMES: Final = Kind(label="names", parse=_name, layout=Layout.WORDS)
 URL: Final = Kind(label="URL", parse=_url)
+DOCUMENT: Final = Kind(label="path or URL", parse=_document)
 ORIGIN: Final = Kind(label="scheme, host and port", parse=_origin)
 URL_PATH: Final = Kind(label="path of a URL", parse=_url_path)
 PER_S: Final = Kind(label="rate | off", parse=_per_s)

@@ -1,12 +1,19 @@
-"""``openapi`` of ``[server:NAME]``: the document read, validated and made into tools."""
+"""
+``openapi`` of ``[server:NAME]``: the document read, validated and made into tools.
+
+A file is read with the configuration; what is fetched from a URL comes here when it is there.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 from datetime import date
+from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
 
 from mcpgate.config.interpolation import read_bounded
 from mcpgate.config.kinds import split_url
@@ -15,6 +22,7 @@ from mcpgate.config.reading import Values
 from mcpgate.errors import GateError
 from mcpgate.mcp.jsonrpc import Bounds, decode_value
 from mcpgate.mcp.rest_document import Described, described, foreign_references
+from mcpgate.model import RESTSource
 
 DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 _BOUNDS: Final = Bounds(nodes=200_000)
@@ -23,23 +31,67 @@ _SHOWN: Final = 200
 
 def rest_service(values: Values) -> Described | None:
     """Read the document; None, with a complaint, when there is no using it."""
+    nothing: tuple[str, ...] = ()
     try:
         document = read_document(values.get("openapi", Path()))
-        nothing: tuple[str, ...] = ()
-        made = described(
-            document, allow=values.get("allow", nothing), deny=values.get("deny", nothing)
-        )
-        if not made.service.operations:
-            raise BadValueError(
-                "none of its operations becomes a tool"
-                + (f" ({made.service.left_out[0][:_SHOWN]})" if made.service.left_out else ""),
-                "Look at allow and deny",
-            )
+        made = _tools(document, values.get("allow", nothing), values.get("deny", nothing))
         if "url" not in values:
             _check_base(made.base)
     except BadValueError as bad:
         values.problem("openapi", bad.text, bad.remedy)
         return None
+    return made
+
+
+def rest_source(values: Values) -> RESTSource | None:
+    """Tell where the document will be fetched; None, with a complaint, if it could not be read."""
+    nothing: tuple[str, ...] = ()
+    if find_spec("openapi_spec_validator") is None:
+        bad = _not_installed("openapi_spec_validator")
+        values.problem("openapi", bad.text, bad.remedy)
+        return None
+    return RESTSource(
+        url=values.get("openapi", ""),
+        refresh_s=values.get("openapi_refresh", 3600.0),
+        allow=values.get("allow", nothing),
+        deny=values.get("deny", nothing),
+        names_base="url" not in values,
+        allow_private=values.get("allow_private", False),
+    )
+
+
+def fetched_service(document: dict[str, Any], source: RESTSource) -> Described:
+    """
+    Make tools of a document that was fetched, and found valid; slow, for a thread.
+
+    Its ``servers`` may be relative to its own address; to another host they can not lead, since
+    what operator and callers send along is not meant for whoever the document names.
+
+    :raises BadValueError: it can not be used; with what to do.
+    """
+    made = _tools(document, source.allow, source.deny)
+    if not source.names_base:
+        return made
+    base = urljoin(source.url, made.base or "/")
+    _check_base(base)
+    if _origin(base) != _origin(source.url):
+        raise BadValueError("its servers name another host than its own", f"Add url = {base}")
+    return Described(made.service, base)
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _tools(document: dict[str, Any], allow: tuple[str, ...], deny: tuple[str, ...]) -> Described:
+    made = described(document, allow=allow, deny=deny)
+    if not made.service.operations:
+        raise BadValueError(
+            "none of its operations becomes a tool"
+            + (f" ({made.service.left_out[0][:_SHOWN]})" if made.service.left_out else ""),
+            "Look at allow and deny",
+        )
     return made
 
 
@@ -58,17 +110,22 @@ def read_document(path: Path) -> dict[str, Any]:
 
     :raises BadValueError: it can not be used; with what to do.
     """
-    if {"http:", "https:"} & set(path.parts):
-        raise BadValueError(
-            "a document is read from a file, never fetched", "Save it and name the file"
-        )
     try:
         content, _ = read_bounded(path, DOCUMENT_BYTES)
     except OSError as error:
         raise BadValueError(
             f"the document can not be read: {error.strerror}", "Mend the path"
         ) from None
-    document = _parse(content, path.suffix.lower() in (".yaml", ".yml"))
+    return document_of(content, is_yaml=path.suffix.lower() in (".yaml", ".yml"))
+
+
+def document_of(content: bytes, *, is_yaml: bool) -> dict[str, Any]:
+    """
+    Parse and validate an OpenAPI document.
+
+    :raises BadValueError: it can not be used; with what to do.
+    """
+    document = _parse(content, is_yaml)
     if not isinstance(document, dict) or not str(document.get("openapi")).startswith(
         ("3.0.", "3.1.")
     ):
@@ -109,6 +166,8 @@ def _as_json(value: object, left: list[int], depth: int) -> object:
         return [_as_json(one, left, depth + 1) for one in value]
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("it holds a number that JSON has not")
     if value is None or isinstance(value, str | int | float):
         return value
     raise ValueError(f"it holds a {type(value).__name__}")
@@ -137,6 +196,8 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise BadValueError(
-            f"reading it needs the Python package {name}", "Install mcpgate[openapi]"
-        ) from None
+        raise _not_installed(name) from None
+
+
+def _not_installed(name: str) -> BadValueError:
+    return BadValueError(f"reading it needs the Python package {name}", "Install mcpgate[openapi]")

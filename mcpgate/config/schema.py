@@ -966,13 +966,26 @@ SERVER: Final = SectionSchema(
         ),
         Key(
             name="openapi",
-            kind=kinds.PATH,
+            kind=kinds.DOCUMENT,
             effect=(
                 "The OpenAPI document (3.0 or 3.1, JSON or YAML) of a REST service that is served "
-                "as an MCP server, each operation a tool. ``url`` is where its paths begin; "
-                "default: the first of its ``servers``. Needs the extra ``openapi``."
+                "as an MCP server, each operation a tool: a file, or a URL it is fetched from. "
+                "``url`` is where its paths begin; default: the first of its ``servers``, at a "
+                "document's own host when it was fetched. Needs the extra ``openapi``."
             ),
             plain=True,
+        ),
+        Key(
+            name="openapi_refresh",
+            kind=duration(low_s=10, zero="never"),
+            default="1h",
+            effect="With ``openapi = URL``: the document is asked for again this often.",
+        ),
+        Key(
+            name="allow_private",
+            kind=kinds.FLAG,
+            default="off",
+            effect="With ``openapi = URL``: let it lead to a loopback or private address.",
         ),
         Key(
             name="allow",

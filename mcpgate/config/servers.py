@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 from mcpgate.config.kinds import Surroundings, split_url
 from mcpgate.config.model import GateSection, LimitsSection
 from mcpgate.config.networks import is_private_host
 from mcpgate.config.reading import Values
-from mcpgate.config.rest import rest_service
+from mcpgate.config.rest import rest_service, rest_source
 from mcpgate.config.schema import RESERVED_SERVERS
 from mcpgate.config.sections import bucket, header_templates, ordered, written
 from mcpgate.config.units import format_size
-from mcpgate.model import Container, Eras, Isolation, Lifetime, Restraint, ServerSpec, Transport
+from mcpgate.model import (
+    Container,
+    Eras,
+    Isolation,
+    Lifetime,
+    Restraint,
+    RESTSource,
+    ServerSpec,
+    Transport,
+)
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RUNTIMES: Final = {"command": "process", "image": "docker", "url": "remote"}
@@ -45,13 +55,17 @@ def server_spec(
         for name in written(values, key.name):
             if key.only and how not in key.only.split():
                 values.problem(name, f"this key means nothing to a server with {how}", "Remove it")
-    service = None
+    service = source = None
     if "openapi" in values:
-        service = rest_service(values) if "openapi" in values.found else None
-        if service is None:
+        if isinstance(values.found.get("openapi"), str):
+            source = rest_source(values)
+        elif "openapi" in values.found:
+            service = rest_service(values)
+        if service is None and source is None:
             return None
         _check_rest(values)
-    transport = Transport.REST if service is not None else _transport(values, how)
+    is_rest = "openapi" in values
+    transport = Transport.REST if is_rest else _transport(values, how)
     # What is said over one event stream belongs to whoever opened it.
     one_for_all = how == "url" and transport is not Transport.SSE
     isolation = values.get("isolation", "shared" if one_for_all else "per-key")
@@ -59,6 +73,9 @@ def server_spec(
     fields.setdefault("max_body_bytes", gate.max_body_bytes)
     if service is not None:
         fields.setdefault("url", service.base)
+    if source is not None:
+        # What the document says comes later, and can be no other host.
+        fields.setdefault("url", urljoin(source.url, "/"))
     fields.setdefault("mcp_path", "/sse" if transport is Transport.SSE else "/mcp")
     if how == "command":
         program, *arguments = fields["command"]
@@ -78,13 +95,17 @@ def server_spec(
         lifetime=Lifetime(**_any(values, "lifetime")),
         container=Container(**_any(values, "container")),
         rate=_rate(values, limits),
-        relay=service is None and values.get("relay", transport.listens),
+        relay=not is_rest and values.get("relay", transport.listens),
         rest=service.service if service is not None else None,
+        rest_source=source,
         **fields,
     )
     for name in ("allow", "deny"):
-        if name in values and service is None:
+        if name in values and not is_rest:
             values.problem(name, "this key means nothing without openapi", "Remove it")
+    for name in ("openapi_refresh", "allow_private"):
+        if name in values and source is None:
+            values.problem(name, "this key means nothing without openapi = URL", "Remove it")
     _check_names(values)
     _check_templates(values, spec)
     _check_ahead(values, spec)
@@ -93,6 +114,8 @@ def server_spec(
         _check_egress(values, spec)
     if how == "url":
         _check_url(values, spec)
+    if source is not None:
+        _check_source(values, source)
     if transport is Transport.STDIO:
         _check_stdio(values, spec)
     return spec
@@ -328,6 +351,23 @@ def _check_url(values: Values, spec: ServerSpec) -> None:
         values.problem(
             "url",
             "keys and contents would travel over the network in clear",
+            "Use https, or set insecure = yes",
+        )
+
+
+def _check_source(values: Values, source: RESTSource) -> None:
+    scheme, host = split_url(source.url)
+    private = is_private_host(host)
+    if private and not source.allow_private:
+        values.problem(
+            "openapi",
+            "the address is of this machine or a private network",
+            "Set allow_private = on if it is meant",
+        )
+    elif scheme != "https" and not private and not values.get("insecure", False):
+        values.problem(
+            "openapi",
+            "the tools could be changed on their way over the network",
             "Use https, or set insecure = yes",
         )
 

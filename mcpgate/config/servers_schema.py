@@ -17,6 +17,7 @@ from mcpgate.config.schema import SERVER, Key
 ID: Final = "https://json-schema.org/draft/2020-12/schema"
 # Said with these by the entry itself, in the words of other programs.
 _ELSEWHERE: Final = frozenset({"command", "url"})
+_SAYS_WHAT: Final = ("command", "url", "httpUrl", "serverUrl", "uri", "openapi")
 
 _TEXT: Final = {"type": "string"}
 _TEXTS: Final = {
@@ -65,6 +66,7 @@ def _server() -> dict[str, Any]:
         "env": (_TEXTS, "Its environment; ${NAME} and ${NAME:-default} are filled in."),
         "cwd": (_TEXT, "Where it is run."),
         "url": (_TEXT, "Of a server elsewhere."),
+        "openapi": (_TEXT, "Of a REST service: its OpenAPI document, a path or a URL."),
         "type": (_TEXT, "stdio, http, streamable-http or sse; told from the URL if it is missing."),
         "headers": (_TEXTS, "Fields of every request to it."),
         "timeout": (_SECONDS, "Of a call, in seconds; over 1000 it is milliseconds."),
@@ -83,7 +85,8 @@ def _server() -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         "anyOf": [
-            {"required": [name]} for name in ("command", "url", "httpUrl", "serverUrl", "uri")
+            *({"required": [name]} for name in _SAYS_WHAT),
+            {"required": ["mcpgate"], "properties": {"mcpgate": {"required": ["openapi"]}}},
         ],
     }
 

@@ -85,6 +85,8 @@ def _server_line(spec: ServerSpec) -> str:
         parts.append(f"stops after {format_duration(idle)} idle" if idle else "never stops")
     if spec.era is not Eras.AUTO:
         parts.append(f"{spec.era.value} era" if spec.era is not Eras.DUAL else "both eras")
+    if spec.rest_source is not None:
+        parts.append(f"document from {spec.rest_source.url.partition('?')[0]}")
     if spec.rate is not None:
         parts.append(format_rate(spec.rate))
     return ", ".join(parts)

@@ -26,6 +26,8 @@ _PER_CALL: Final = (
     "relay",
     "relay_body_bytes",
     "prestart",
+    "rest",
+    "rest_source",
     "snapshot",
     "warm",
 )

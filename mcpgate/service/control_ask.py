@@ -53,6 +53,7 @@ class ControlAsk:
                 isolation=spec.isolation.value,
                 era="" if spec.group is not None else self._gateway.eras.known(spec).words,
                 members=() if spec.group is None else spec.group.servers,
+                document=self._gateway.documents.view(spec.name),
             )
             for spec in (*catalog.servers, *catalog.groups)
         ]

@@ -11,7 +11,7 @@ import hmac
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -31,6 +31,7 @@ from mcpgate.http.forwarding import Forwarding
 from mcpgate.model import Principal, Secret, ServerSpec
 from mcpgate.service.access import Access, make_access
 from mcpgate.service.back import STOP_S, Back, BackError, make_back
+from mcpgate.service.documents import Documents, make_documents
 from mcpgate.service.eras import KeptEras
 from mcpgate.service.front import Front, server_hosts
 from mcpgate.service.legacy import make_speakers
@@ -161,6 +162,13 @@ class Gateway(StagedService):
         )
         self.eras = self._kept_eras.book
         self.catalog = Catalog(config.servers, config.groups)
+        self.documents: Documents = make_documents(
+            reactor,
+            gate.state_dir,
+            wall=time.time,
+            meters=meters,
+            changed=self._documents_changed,
+        )
         self.back: Back = make_back(
             reactor,
             config,
@@ -262,6 +270,7 @@ class Gateway(StagedService):
             bridge=self.on_legacy.bridge,
             used=EraWatch(self._reactor, self.eras, probe.ask, self.pool.stop).used,
         )
+        self.catalog.watch(self.modern.rest.look)
         relay = Relay(
             self._reactor,
             wheel,
@@ -329,6 +338,7 @@ class Gateway(StagedService):
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
             Stage("eras", start=self._kept_eras.load, stop=self._kept_eras.close),
             Stage("snapshots", start=self.snapshots.start, stop=self.snapshots.stop),
+            Stage("documents", start=self._start_documents, stop=self.documents.stop),
             Stage("instances", start=self.back.start, stop=self.back.stop),
             StallProbe(reactor, self.meters),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
@@ -375,6 +385,16 @@ class Gateway(StagedService):
         os.write(2, f"mcpgate can not start: {failure.getErrorMessage()}\n".encode())
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _start_documents(self) -> Deferred[None]:
+        return self.documents.start(self.reloading.config.servers)
+
+    def _documents_changed(self, names: Sequence[str]) -> None:
+        """Serve the tools of other documents."""
+        config = self.reloading.config
+        self.catalog.replace(self.documents.filled(config.servers), config.groups)
+        for name in (*names, *(group.name for group in config.groups)):
+            self.modern.results.forget(name)
 
     def _up(self) -> None:
         self.front.tell_guard()
@@ -468,6 +488,7 @@ class Gateway(StagedService):
             self.front.tell_guard()
         if self._logs is not None:
             self._logs.service.reopen()
+        self.documents.renew()
         await keys
         return await self.reloading.apply()
 

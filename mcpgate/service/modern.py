@@ -36,6 +36,7 @@ class Modern:
     :ivar asker: puts modern requests to servers, for the relay and for bridges.
     :ivar listens: the subscriptions that are open.
     :ivar results: what servers allow to be kept.
+    :ivar rest: the REST services.
     """
 
     endpoint: ModernEndpoint
@@ -43,6 +44,7 @@ class Modern:
     asker: Asker
     listens: Listens
     results: ResultCache
+    rest: RESTAsker
 
 
 def make_asker(
@@ -96,8 +98,15 @@ def make_modern(
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge, used=used)
     members = Members(choice)
     asker.together = Aggregate(members, servers, clock=clock, wheel=asker.carrier.wheel)
-    asker.rest = RESTAsker(asker.carrier)
+    asker.rest = rest = RESTAsker(asker.carrier, servers)
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
     )
-    return Modern(endpoint=endpoint, members=members, asker=asker, listens=listens, results=results)
+    return Modern(
+        endpoint=endpoint,
+        members=members,
+        asker=asker,
+        listens=listens,
+        results=results,
+        rest=rest,
+    )

@@ -122,6 +122,7 @@ class Reload:
         try:
             new, changes = await self._compared()
             await self._try_out(new, changes)
+            await self._gateway.documents.prepare(new.servers)
             self._swap(new, changes)
         except GateError as error:
             self._gateway.meters.events["config_reload_failed"] += 1
@@ -230,7 +231,7 @@ class Reload:
         )
         for secret in new.secrets:
             gateway.hide(secret)
-        gateway.catalog.replace(servers, groups)
+        gateway.catalog.replace(gateway.documents.take(servers), groups)
         if changes:
             # Another program may answer now, and groups show what their members say.
             for name in (*changes.removed, *changes.changed, *(group.name for group in groups)):

@@ -43,6 +43,15 @@ def write_json(path: Path, value: object) -> None:
     :raises OSError: the disk refuses; the old file is as it was.
     """
     data = json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+    replace_file(path, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """
+    Replace any file so.
+
+    :raises OSError: the disk refuses; the old file is as it was.
+    """
     beside = path.with_name(path.name + ".new")
     with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(data)

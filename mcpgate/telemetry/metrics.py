@@ -44,6 +44,7 @@ KNOWN_EVENTS: Final = (
     *("auth_budget_spent", "auth_locked_out", "auth_ok", "auth_refused", "auth_unavailable"),
     *("certificate_reload_failed", "certificate_reloaded", "config_reload_failed"),
     "config_reloaded",
+    *("document_changed", "document_failed"),
     *("connections_refused", "container_adopted", "container_oom", "container_started"),
     *("engine_timeout", "fd_low", "health_missed", "health_replaced", "health_shut"),
     *("http_reject", "instance_adopted", "instance_crashed"),

@@ -51,6 +51,22 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentView:
+    """
+    An OpenAPI document that is fetched.
+
+    :ivar state: ``fetched``, ``copy`` (of an earlier life of the gate, not confirmed since) or
+        ``missing``.
+    :ivar fetched_at: wall clock, seconds; 0 when it is missing.
+    :ivar error: why the last try failed, with the remedy; empty while all is well.
+    """
+
+    state: str
+    fetched_at: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
     """
     One entry of the configuration.
@@ -58,6 +74,7 @@ class ServerView:
     :ivar kind: ``server`` or ``group``.
     :ivar era: what is known of the eras it speaks, in words.
     :ivar members: of a group.
+    :ivar document: of a REST service whose OpenAPI document is fetched; None for any other.
     """
 
     name: str
@@ -67,6 +84,7 @@ class ServerView:
     isolation: str
     era: str = ""
     members: tuple[str, ...] = ()
+    document: DocumentView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

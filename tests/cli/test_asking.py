@@ -246,6 +246,25 @@ class StatusTests(AskingCase):
         self.assertEqual(notes["heard_s"], 3.0)
         self.assertEqual(far["state"], "unresponsive")
 
+    def test_documents(self) -> None:
+        """A server whose document is missing has failed; one with an old document says so."""
+        self.answers["/sessions"], self.answers["/instances"] = {"sessions": []}, {"instances": []}
+
+        def state(state: str, error: str, at: float = 0.0) -> tuple[str, str]:
+            document = {"state": state, "fetched_at": at, "error": error}
+            self.answers["/servers"] = {"servers": [{**SERVERS[2], "document": document}]}
+            self.out.truncate(0)
+            self.out.seek(0)
+            self.run_command("status", "--format", "json")
+            (told,) = json.loads(self.out.getvalue())
+            return told["state"], told["error"]
+
+        self.assertEqual(state("fetched", ""), ("remote", ""))
+        missing = ("failed", "it has no OpenAPI document: it is being fetched")
+        self.assertEqual(state("missing", ""), missing)
+        old = "its OpenAPI document of 1970-01-02 00:00 UTC serves on: HTTP 404"
+        self.assertEqual(state("copy", "HTTP 404", 86400.0), ("remote", old))
+
 
 class AddTests(AskingCase):
     """``mcpgate add --test``."""

@@ -91,6 +91,21 @@ class DoctorTests(CommandCase):
         (told,), pid = self.ask(FileNotFoundError())
         self.assertEqual((told.text, pid), ("none is running", None))
 
+    def test_documents(self) -> None:
+        """A running gate's documents are told of: there, old, missing; a silent gate as well."""
+        servers = [
+            {"name": "a", "document": {"state": "fetched", "fetched_at": 1.0, "error": ""}},
+            {"name": "b", "document": {"state": "copy", "fetched_at": 1.0, "error": "HTTP 404"}},
+            {"name": "c", "document": {"state": "missing", "fetched_at": 0.0, "error": ""}},
+            {"name": "d", "document": None},
+        ]
+        FakeConnection.answer = (200, json.dumps({"servers": servers}).encode())
+        found = doctor.documents(ControlClient(Path("/x")))
+        self.assertEqual([one.level for one in found], ["ok", "warn", "fail"])
+        FakeConnection.answer = TimeoutError()
+        (told,) = doctor.documents(ControlClient(Path("/x")))
+        self.assertEqual(told.level, "fail")
+
     def test_gate_without_socket(self) -> None:
         """One that holds the state directory and has no socket fails."""
         from mcpgate.service.offline import OfflineError

@@ -69,8 +69,12 @@ class EditTests(SynchronousTestCase):
             self.added("f", "--", "docker", "run", "-i", "--rm", "mcp/f"),
             "[server:f]\nimage = mcp/f\negress = internet",
         )
+        self.assertEqual(
+            self.added("g", "--openapi", "https://g.example.org/o", "--set", "openapi_refresh=0"),
+            "[server:g]\nopenapi = https://g.example.org/o\nopenapi_refresh = 0",
+        )
         names = [row["name"] for row in json.loads(self.mcpgate("list", "--format", "json")[1])]
-        self.assertEqual(names, ["notes", *"abcdef"])
+        self.assertEqual(names, ["notes", *"abcdefg"])
         self.assertIn("http://127.0.0.1:8080/notes/mcp", self.mcpgate("list")[1])
 
     def test_refused(self) -> None:
@@ -79,6 +83,7 @@ class EditTests(SynchronousTestCase):
             (("x",), "say what to run"),
             (("x", "y"), "unrecognized arguments"),
             (("x", "--url", "https://x.example.org/", "--", "y"), "no further words"),
+            (("x", "--openapi", "https://x.example.org/o", "--", "y"), "no further words"),
             (("x", "-e", "A", "--", "x"), "--env wants NAME=VALUE"),
             (("x", "-e", "A B=1", "--", "x"), "--env wants NAME=VALUE"),
             (("x", "-H", "A", "--", "x"), "--header wants NAME:VALUE"),

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from mcpgate.config import rest
 from mcpgate.config.advice import advise
-from mcpgate.model import Eras, Isolation, ServerSpec, Transport
+from mcpgate.model import Eras, Isolation, RESTSource, ServerSpec, Transport
 from tests.config.writing import BASE, problems, read
 
 DOCUMENT: dict[str, Any] = {
@@ -114,10 +114,54 @@ class RESTTests(SynchronousTestCase):
         ):
             self.assertIn(why, self.why(document, suffix=suffix))
 
+    def fetched(self, url: str, more: str = "") -> str:
+        """Write a section whose document is fetched."""
+        return f"{BASE}[server:pets]\nopenapi = {url}\n{more}"
+
     def test_url(self) -> None:
-        """Nothing is fetched: an address is refused with what to do."""
-        (problem,) = problems(f"{BASE}[server:pets]\nopenapi = https://h/openapi.json\n")
-        self.assertIn("never fetched", problem.text)
+        """A document with an address is not fetched here; calls go to its own host until it is."""
+        text = self.fetched(
+            "https://h.test:8443/a/openapi.json", "allow = l*\nopenapi_refresh = 5min\n"
+        )
+        spec = read(text).servers[1]
+        self.assertEqual((spec.transport, spec.rest), (Transport.REST, None))
+        self.assertEqual((spec.url, spec.relay), ("https://h.test:8443/", False))
+        source = RESTSource(
+            url="https://h.test:8443/a/openapi.json", refresh_s=300.0, allow=("l*",)
+        )
+        self.assertEqual(spec.rest_source, source)
+        spec = read(self.fetched("HTTPS://h.test/o", "url = https://api/v1\ndeny = d*\n")).servers[
+            1
+        ]
+        assert spec.rest_source is not None
+        self.assertEqual((spec.url, spec.rest_source.names_base), ("https://api/v1", False))
+
+    def test_bad_urls(self) -> None:
+        """Addresses that are none, in clear or private, and keys that mean nothing, are refused."""
+        for url, more, why in (
+            ("https://", "", "not an http or https URL"),
+            ("https://u:p@h/", "", "no user and password"),
+            ("http://pets.example.org/o", "", "could be changed on their way"),
+            ("http://127.0.0.1/o", "", "of this machine or a private network"),
+            ("https://petstore/o", "", "of this machine or a private network"),
+            ("https://h.example.org/o", "openapi_refresh = 1s\n", "too small"),
+        ):
+            told = "\n".join(str(one) for one in problems(self.fetched(url, more)))
+            self.assertIn(why, told)
+        for url, more in (
+            ("http://pets.example.org/o", "insecure = on\n"),
+            ("http://127.0.0.1/o", "allow_private = on\n"),
+            ("https://h.example.org/o", "openapi_refresh = 0\n"),
+        ):
+            self.assertIsNotNone(read(self.fetched(url, more)).servers[1].rest_source)
+        for key in ("openapi_refresh = 1h", "allow_private = on"):
+            self.assertIn("nothing without openapi = URL", self.why(DOCUMENT, key + "\n"))
+
+    def test_not_installed(self) -> None:
+        """What could never be read is told before it is fetched."""
+        self.patch(rest, "find_spec", lambda name: None)
+        (problem,) = problems(self.fetched("https://h.example.org/o"))
+        self.assertIn("openapi_spec_validator", problem.text)
 
     def test_left_out(self) -> None:
         """When nothing is left the first reason is told."""

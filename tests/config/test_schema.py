@@ -127,6 +127,7 @@ class TableTests(SynchronousTestCase):
                 "relay",
                 "group",
                 "rest",
+                "rest_source",
             },
             "group:NAME": {"rename"},
         }

@@ -50,6 +50,9 @@ class ServersSchemaTests(SynchronousTestCase):
         own = {"isolation": "shared", "memory": "512MiB", "relay": False, "env.A": "b", "cpus": 1}
         good = {"mcpServers": {"a": {"command": "x", "mcpgate": own}}}
         self.assertEqual(self.faults(good), [])
+        document = {"openapi": "https://h.example.org/openapi.json"}
+        for entry in (document, {"mcpgate": {**document, "allow_private": True}}):
+            self.assertEqual(self.faults({"mcpServers": {"a": entry}}), [])
 
     def test_faults(self) -> None:
         """What the gate could make nothing of is a fault."""

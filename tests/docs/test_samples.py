@@ -38,9 +38,9 @@ class ConfigurationSampleTests(SynchronousTestCase):
             environ[name] = "a-value-of-the-reader"
         for name in re.findall(r"[\w-]+\.(?:pem|key)\b", sample.text):
             (base / name).write_text("", encoding="ascii")
+        if "openapi = " in sample.text and find_spec("openapi_spec_validator") is None:
+            return ""  # the extra openapi is not installed
         if "petstore.yaml" in sample.text:
-            if find_spec("openapi_spec_validator") is None:
-                return ""  # the extra openapi is not installed
             shutil.copy(PETSTORE, base)
         try:
             parse_config(sample.text, base / "gate.ini", environ)

@@ -10,7 +10,7 @@ from unittest import TestCase
 
 from tests.functional import real
 from tests.functional.gate_process import GATE, NO_LIMITS, Answer, GateProcess, wait_for
-from tests.functional.mcp_client import Client
+from tests.functional.mcp_client import Client, events
 from tests.functional.servers.petstore import PICTURE, Petstore
 
 SERVER = """
@@ -21,6 +21,13 @@ header.X-Owner = {key}
 forward_headers = X-Language
 call_timeout = 2s
 deny = delete*
+"""
+
+FETCHED = """
+[server:pets]
+openapi = {url}
+allow_private = on
+openapi_refresh = 10s
 """
 
 META = {
@@ -145,3 +152,106 @@ class PetstoreTests(TestCase):
         self.assertNotEqual(ran.returncode, 0)
         self.assertIn("it is no valid OpenAPI document", ran.stdout + ran.stderr)
         wait_for(lambda: self.gate.get("/ready").status == 200, "it serves")
+
+
+class FetchedTests(TestCase):
+    """A gate that fetches the document of a service of pets."""
+
+    def setUp(self) -> None:
+        """Start the service; the gate is started by each test."""
+        if find_spec("openapi_spec_validator") is None:
+            real.missing("the extra openapi is not installed")
+        self.store = Petstore()
+        self.addCleanup(self.close)
+        port = self.store.server_address[1]
+        url = f"http://127.0.0.1:{port}/openapi.yaml"
+        self.gate = GateProcess(self, GATE + NO_LIMITS + FETCHED.replace("{url}", url))
+        self.key = self.gate.add_key("ann")
+        self.client = Client(self.gate, "pets", self.key)
+
+    def close(self) -> None:
+        """End the service that there is now."""
+        self.store.close()
+
+    def tools(self) -> set[str]:
+        """Give the names of the tools; none while there is no document."""
+        told = self.client.request("tools/list").message.get("result", {"tools": []})
+        return {tool["name"] for tool in told["tools"]}
+
+    def status(self) -> dict[str, Any]:
+        """Give what ``mcpgate status`` says of the server."""
+        (found,) = self.gate.told("status", "--format", "json")
+        return dict(found)
+
+    def renew(self) -> None:
+        """Have the document asked for now."""
+        self.assertEqual(self.gate.command("config", "apply").returncode, 0)
+
+    def test_changed(self) -> None:
+        """The document is fetched at the start; clients are told when it is another."""
+        self.gate.start()
+        self.client.initialize()
+        wait_for(lambda: "listPets" in self.tools(), "there are tools")
+        self.store.pets["Tom"] = {"name": "Tom", "tag": "cat"}
+        called = self.client.call("getPet", petId="Tom").message["result"]
+        self.assertEqual(called["structuredContent"], {"name": "Tom", "tag": "cat"})
+        together = Client(self.gate, "mcp", self.key)
+        together.initialize()
+        with self.client.listen() as stream, together.listen() as joined:
+            self.store.document = self.store.document.replace(b"listPets", b"allPets")
+            self.renew()
+            for one in (stream, joined):
+                told = next(events(one))
+                self.assertEqual(told["method"], "notifications/tools/list_changed")
+        self.assertIn("allPets", self.tools())
+        names = [tool["name"] for tool in together.request("tools/list").message["result"]["tools"]]
+        self.assertIn("pets__allPets", names)
+        self.renew()
+        wait_for(lambda: 304 in self.store.documents, "it is asked for by its name")
+        self.assertEqual(self.status()["document"]["state"], "fetched")
+
+    def test_down(self) -> None:
+        """A start without the service has the tools of last time; later it is taken up again."""
+        self.gate.start()
+        self.client.initialize()
+        wait_for(lambda: "listPets" in self.tools(), "there are tools")
+        self.gate.stop()
+        self.store.close()
+        self.gate.start()
+        self.assertIn("listPets", self.tools())
+        wait_for(lambda: self.status()["error"], "it is told")
+        self.assertIn("can not be reached", self.status()["error"])
+        doctor = self.gate.command("doctor", str(self.gate.ini), config=False)
+        self.assertIn("WARN  server pets: its OpenAPI document of", doctor.stdout)
+        self.assertIn("The copy of an earlier start serves", self.gate.log_text())
+        port = self.store.server_address[1]
+        self.store = Petstore(port)
+        self.store.document = self.store.document.replace(b"listPets", b"allPets")
+        self.renew()
+        wait_for(lambda: "allPets" in self.tools(), "the service is back")
+
+    def test_broken(self) -> None:
+        """A broken document leaves the old one, says why, and costs the gate nothing else."""
+        good = self.store.document
+        self.store.document = b"openapi: 3.0.3\npaths: 3\n"
+        self.gate.start()
+        wait_for(lambda: "no valid OpenAPI" in self.status()["error"], "it is told")
+        self.assertEqual(self.status()["state"], "failed")
+        self.client.initialize()
+        refused = self.client.request("tools/list").message
+        self.assertEqual(refused["error"]["data"]["reason"], "backend_unavailable")
+        self.store.document = good
+        self.renew()
+        wait_for(lambda: "listPets" in self.tools(), "it is mended")
+        self.store.document = good[:1000]
+        self.renew()
+        wait_for(lambda: self.status()["error"], "it is told")
+        self.assertIn("listPets", self.tools())
+        self.assertIn("serves on: ", self.status()["error"])
+        more = FETCHED.replace("pets", "more").replace("{url}", "http://127.0.0.1:9/x")
+        text = self.gate.ini.read_text()
+        self.gate.ini.write_text(text + more)
+        ran = self.gate.command("config", "apply")
+        self.assertNotEqual(ran.returncode, 0)
+        self.assertIn("[server:more] openapi: 127.0.0.1:9 can not be reached", ran.stderr)
+        self.gate.ini.write_text(text)

@@ -44,6 +44,7 @@ class ControlAskTests(SynchronousTestCase):
             clock=self.clock,
             eras=SimpleNamespace(known=lambda spec: SimpleNamespace(words="modern")),
             modern=SimpleNamespace(members=self),
+            documents=SimpleNamespace(view=lambda name: name if name == "far" else None),
             pool=SimpleNamespace(callers=lambda: [ANN]),
             access=SimpleNamespace(gate=SimpleNamespace(vouch=lambda key: succeed(self.vouched))),
         )
@@ -70,6 +71,7 @@ class ControlAskTests(SynchronousTestCase):
         """Servers and groups are listed with what they are."""
         found = {one.name: one for one in self.ask_all.servers()}
         self.assertEqual((found["plain"].kind, found["plain"].era), ("server", "modern"))
+        self.assertEqual((found["far"].document, found["plain"].document), ("far", None))
         self.assertEqual((found["some"].kind, found["some"].members), ("group", ("plain", "keyed")))
 
     def test_in_whose_name(self) -> None:

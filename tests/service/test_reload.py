@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,6 +22,7 @@ from mcpgate.telemetry.meters import Meters
 SAME = ServerSpec(name="same", transport=Transport.HTTP, runtime="remote", url="http://a.test/")
 OTHER = replace(SAME, name="other")
 GONE = replace(SAME, name="gone")
+TOLD = replace(OTHER, url="http://a.test/v1")
 ALL = replace(SAME, name="mcp", transport=Transport.GROUP, group=Group(servers=("same", "other")))
 ANN = Principal("keys", "ann", "a" * 32)
 LIST = Request(1, "tools/list", {})
@@ -58,7 +59,17 @@ class ReloadTests(SynchronousTestCase):
             on_legacy=SimpleNamespace(sessions=SimpleNamespace(end_those_of=self.end_those_of)),
             modern=SimpleNamespace(results=self.results),
             hide=lambda secret: None,
+            documents=self,
         )
+        self.refusal = ""
+
+    def prepare(self, servers: tuple[ServerSpec, ...]) -> Deferred[None]:
+        """See `Documents.prepare`."""
+        return fail(BadRequest(self.refusal)) if self.refusal else succeed(None)
+
+    def take(self, servers: tuple[ServerSpec, ...]) -> tuple[ServerSpec, ...]:
+        """See `Documents.take`: the other server gets its tools."""
+        return tuple(TOLD if spec == OTHER else spec for spec in servers)
 
     def end_those_of(self, servers: set[str], reason: str) -> Deferred[None]:
         """See `SessionTable.end_those_of`."""
@@ -84,6 +95,17 @@ class ReloadTests(SynchronousTestCase):
     def test_results_without_a_change(self) -> None:
         """A reload that changes nothing lets results be kept on."""
         self.assertEqual(self.reload(self.old), {"same", "other", "gone", "mcp"})
+
+    def test_documents(self) -> None:
+        """Servers are served as their documents have them; one that can not be had stops it all."""
+        self.reload(self.old)
+        self.assertEqual(self.gateway.catalog.find("other"), TOLD)
+        self.refusal = "no document"
+        reloading = Reload(
+            self.gateway, lambda path: succeed(replace(self.old, servers=()))
+        ).apply()
+        self.failureResultOf(reloading, BadRequest)
+        self.assertEqual(self.gateway.catalog.find("other"), TOLD)
 
 
 class TrialTests(ReloadTests):

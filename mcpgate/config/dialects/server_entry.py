@@ -48,6 +48,7 @@ _KNOWN: Final = frozenset(
         "maxRestarts",
         "restartDelay",
         "mcpgate",
+        "openapi",
         *_ADDRESS,
         *_KINDS,
     }
@@ -151,13 +152,17 @@ def _remote(
     server: Server, kind: str, entry: Mapping[str, object], environ: Mapping[str, str]
 ) -> bool:
     key = next((name for name in _ADDRESS if isinstance(entry.get(name), str)), "")
-    if not key:
+    document = _document(entry)
+    if not key and not document:
         server.notes.append("it has neither a command nor a url")
         return False
-    address = str(entry[key])
-    server.set("url", our_text(server, "url", address, environ))
+    address = str(entry.get(key, ""))
+    if key:
+        server.set("url", our_text(server, "url", address, environ))
     path = urlsplit(address).path.rstrip("/")
-    if kind == "sse" or (not kind and path.endswith("/sse")):
+    if document:
+        server.set("openapi", our_text(server, "openapi", document, environ))
+    elif kind == "sse" or (not kind and path.endswith("/sse")):
         server.set("transport", "sse")
     elif kind not in ("", "http", "streamable-http", "streamablehttp", "remote"):
         server.notes.append(f"{kind}: not a transport the gate knows; http is assumed")
@@ -169,6 +174,16 @@ def _remote(
     if isinstance(variable := entry.get("bearer_token_env_var"), str):
         server.set("header.Authorization", f"Bearer ${{{variable}}}")
     return True
+
+
+def _document(entry: Mapping[str, object]) -> str:
+    """Give the OpenAPI document of a REST service, a path or a URL; empty when there is none."""
+    own = entry.get("mcpgate")
+    for holder in (own if isinstance(own, dict) else {}, entry):
+        document = holder.get("openapi")
+        if isinstance(document, str) and document:
+            return document
+    return ""
 
 
 def _life(server: Server, entry: Mapping[str, object]) -> None:

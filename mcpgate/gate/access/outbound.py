@@ -1,5 +1,5 @@
 """
-How the gate calls an API that knows keys: TLS checked, addresses checked, answers bounded.
+How the gate calls an API of its own accord: TLS checked, addresses checked, answers bounded.
 
 treq sits on an agent of ours, since treq asks for gzip and decodes it, keeps cookies between
 calls and follows redirects unless kept from all three.

@@ -102,6 +102,9 @@ def remotes(config: Config) -> dict[str, Look]:
     for spec in config.servers:
         if spec.url and "{" not in spec.url.partition("?")[0]:
             looks[f"server {spec.name}"] = _look(f"server {spec.name}", spec.url, None)
+        if spec.rest_source is not None:
+            name = f"document {spec.name}"
+            looks[name] = _look(name, spec.rest_source.url, None)
     for source in config.auth.sources:
         if isinstance(source, RemoteSource):
             name = f"keys {source.name}"

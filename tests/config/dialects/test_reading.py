@@ -294,6 +294,27 @@ class DialectTests(SynchronousTestCase):
         self.assertEqual(keys, {"time": {"url": "https://mcp-time.example.org/mcp"}})
         self.accepted(taken)
 
+    def test_rest(self) -> None:
+        """A REST service is named by its OpenAPI document, with or without an address."""
+        document = "https://h.example.org/${DIR:-v1}/openapi.json"
+        told, _ = take(
+            json.dumps(
+                {
+                    "mcpServers": {
+                        "a": {"openapi": document, "headers": {"X-Key": "{key}"}, "type": "sse"},
+                        "b": {"mcpgate": {"openapi": "pets.yaml", "deny": "d*"}},
+                        "c": {"openapi": "pets.yaml", "url": "https://c.example.org/sse"},
+                        "d": {"openapi": ""},
+                    }
+                }
+            )
+        )
+        a, b, c = (dict(one.keys) for one in told.servers)
+        mine = {"openapi": "https://h.example.org/v1/openapi.json", "header.X-Key": "{key}"}
+        self.assertEqual(a, mine)
+        self.assertEqual(b, {"openapi": "pets.yaml", "deny": "d*"})
+        self.assertEqual(c, {"openapi": "pets.yaml", "url": "https://c.example.org/sse"})
+
     def test_words_of_others(self) -> None:
         """Addresses, transports and timeouts under the names other clients have for them."""
         _, keys = take(

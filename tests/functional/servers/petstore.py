@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,6 +26,9 @@ class Handler(BaseHTTPRequestHandler):
         """List pets, or give one, or its picture."""
         parts = urlsplit(self.path)
         self.server.seen.append((self.path, {n.lower(): v for n, v in self.headers.items()}))
+        if parts.path == "/openapi.yaml":
+            self.tell_document()
+            return
         steps = [unquote(step) for step in parts.path.split("/")[2:]]
         if steps == ["slow"]:
             self.server.late.wait(20)
@@ -40,6 +44,18 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, PICTURE, "image/png")
         else:
             self.reply(404, {"why": "no such pet"})
+
+    def tell_document(self) -> None:
+        """Give the document, unless it is the one the other has."""
+        etag = f'"{hash(self.server.document)}"'
+        same = self.headers["If-None-Match"] == etag
+        self.server.documents.append(304 if same else 200)
+        self.send_response(self.server.documents[-1])
+        self.send_header("ETag", etag)
+        self.send_header("Content-Length", "0" if same else str(len(self.server.document)))
+        self.end_headers()
+        if not same:
+            self.wfile.write(self.server.document)
 
     def do_POST(self) -> None:
         """Take a new pet in."""
@@ -71,12 +87,16 @@ class Petstore(ThreadingHTTPServer):
 
     :ivar seen: path and fields of what was read.
     :ivar late: lets slow answers go.
+    :ivar document: what ``/openapi.yaml`` answers; ``documents``: how it did so far.
+    :param port: to come back at one.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.document = (Path(__file__).parent / "petstore.yaml").read_bytes()
+        self.documents: list[int] = []
         self.pets: dict[str, dict[str, Any]] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.late = threading.Event()

@@ -174,7 +174,7 @@ class Asker:
         """See `ModernAsker.ask`."""
         if self.together is not None and spec.group is not None:
             return self.together.ask(spec, caller, request, sink, source=source)
-        if self.rest is not None and spec.rest is not None:
+        if self.rest is not None and spec.transport is Transport.REST:
             return self.rest.ask(spec, caller, request, sink, source=source)
         if spec.transport is Transport.STDIO:
             asking = StdioAsking(self.carrier, spec, caller, request, sink)

@@ -87,11 +87,7 @@ class _Line:
 
     def runs(self) -> bool:
         """See `Line.runs`."""
-        lease = self._speaker.ready(self._spec, self._session)
-        if lease is None:
-            return False
-        lease.release()
-        return True
+        return self._speaker.runs(self._spec, self._session)
 
     def say(self, message: Message) -> None:
         """See `Line.say`."""
@@ -398,15 +394,23 @@ class BridgedSpeaker(SpeakerBase):
         if link.discovered is not None:
             self._listen_of(link, spec, caller, session).keep(link.wanted())
             return
-        lease = self.ready(spec, session)
-        if lease is None:
+        if not self.runs(spec, session):
             return  # The first call starts it, and comes here again.
-        lease.release()
         asking = Deferred.fromCoroutine(self._discover(spec, caller, link))
         asking.addCallback(lambda _: self._keep_if_live(link, spec, caller, session))
         asking.addErrback(
             lambda failure: log.debug("A session could not listen: {why}", why=failure.value)
         )
+
+    def runs(self, spec: ServerSpec, session: Session) -> bool:
+        """Tell whether listening to a server starts nothing."""
+        if spec.transport is Transport.REST:
+            return True  # The gate itself tells of changes.
+        lease = self.ready(spec, session)
+        if lease is None:
+            return False
+        lease.release()
+        return True
 
     def _keep_if_live(
         self, link: BridgedLink, spec: ServerSpec, caller: Caller, session: Session

@@ -2,22 +2,31 @@
 A REST service as a server of the modern era; see `ModernAsker`.
 
 Greeting and list are made from its document and need nobody; a call is one HTTP request over the
-connections of the service's instance.  Clients of the legacy era reach it over the bridge.
+connections of the service's instance.  Who listens is told when a document has become another.
+Clients of the legacy era reach it over the bridge.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
-from mcpgate.errors import BackendTimeout, BadBackendAnswer, InvalidParams, MethodNotFound
+from mcpgate.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    BadBackendAnswer,
+    GateError,
+    InvalidParams,
+    MethodNotFound,
+)
 from mcpgate.interfaces import IInbound, IMessageSink
-from mcpgate.mcp.jsonrpc import Request, Response
-from mcpgate.mcp.listening import Filter, acknowledgement, tagged
+from mcpgate.mcp.jsonrpc import Notification, Request, Response
+from mcpgate.mcp.listening import LISTS, Filter, acknowledgement, tagged
 from mcpgate.mcp.methods import DISCOVER, LISTEN
 from mcpgate.mcp.modern import COMPLETE, META_SERVER, MODERN
 from mcpgate.mcp.rest_call import call_of, result_of
@@ -27,13 +36,26 @@ from mcpgate.web.mcp.over_http.fetch import fetch
 
 # A changed document is a changed server; its list must not be kept for long.
 TTL_MS = 5000
+RETRY_S = 5.0
+
+_TOOLS = "toolsListChanged"
+_CHANGED = Notification(LISTS[_TOOLS])
 
 
 class RESTAsker:
-    """The REST services of a gate."""
+    """
+    The REST services of a gate.
 
-    def __init__(self, carrier: Carrier) -> None:
+    :param find: gives the entry of a server as it is now.
+    """
+
+    def __init__(
+        self, carrier: Carrier, find: Callable[[str], ServerSpec | None] = lambda name: None
+    ) -> None:
         self._carrier = carrier
+        self._find = find
+        # By server; with the tools a listener knows of.
+        self._listens: dict[str, dict[_Listen, tuple[str, ...]]] = {}
 
     def ask(
         self,
@@ -47,9 +69,7 @@ class RESTAsker:
     ) -> Callable[[], None]:
         """See `ModernAsker.ask`."""
         if request.method == LISTEN:
-            # Nothing here ever changes.
-            sink.deliver(tagged(acknowledgement(Filter({})), request.id))
-            return lambda: None
+            return self._listen(spec, request, sink)
         working = Deferred.fromCoroutine(self._answer(spec, caller, request, source))
         working.addTimeout(spec.call_timeout_max_s, self._carrier.clock)
 
@@ -65,14 +85,48 @@ class RESTAsker:
         working.addCallback(done).addErrback(failed)
         return working.cancel
 
+    def look(self) -> None:
+        """Tell who listens of documents that have become others."""
+        for server, listens in tuple(self._listens.items()):
+            spec = self._find(server)
+            if spec is None:
+                continue
+            tools = _tools(spec)
+            for listen, known in tuple(listens.items()):
+                if known != tools and listen in listens:
+                    listens[listen] = tools
+                    listen.sink.deliver(tagged(_CHANGED, listen.request_id))
+
+    def _listen(self, spec: ServerSpec, request: Request, sink: IMessageSink) -> Callable[[], None]:
+        try:
+            wanted = Filter.of(request).told.get(_TOOLS) is True
+        except GateError as error:
+            sink.fail(error)
+            return lambda: None
+        listen = _Listen(sink, request.id)
+        if wanted:
+            # Of now: whoever asks may hold an entry from before a reload.
+            now = self._find(spec.name) or spec
+            self._listens.setdefault(spec.name, {})[listen] = _tools(now)
+        honoured = {_TOOLS: True} if wanted else {}
+        sink.deliver(tagged(acknowledgement(Filter(honoured)), request.id))
+
+        def take_back() -> None:
+            found = self._listens.get(spec.name, {})
+            found.pop(listen, None)
+            if not found:
+                self._listens.pop(spec.name, None)
+
+        return take_back
+
     async def _answer(
         self, spec: ServerSpec, caller: Caller, request: Request, source: IInbound | None
     ) -> dict[str, object]:
-        assert spec.rest is not None
         if request.method == DISCOVER:
-            return _greeting(spec.rest)
+            return _greeting(spec)
         if request.method == "tools/list":
-            return {**_hints(), "tools": [json.loads(one.tool) for one in spec.rest.operations]}
+            operations = _service(spec).operations
+            return {**_hints(), "tools": [json.loads(one.tool) for one in operations]}
         if request.method == "tools/call":
             return await self._call(spec, caller, request, source)
         raise MethodNotFound(f"A REST service has no {request.method}.")
@@ -81,9 +135,8 @@ class RESTAsker:
         self, spec: ServerSpec, caller: Caller, request: Request, source: IInbound | None
     ) -> dict[str, object]:
         params = request.params or {}
-        assert spec.rest is not None
         name = params.get("name")
-        operation = next((one for one in spec.rest.operations if one.name == name), None)
+        operation = next((one for one in _service(spec).operations if one.name == name), None)
         if operation is None:
             raise InvalidParams(f"Unknown tool: {str(name)[:100]}")
         arguments = params.get("arguments") or {}
@@ -116,13 +169,35 @@ def _hints() -> dict[str, object]:
     return {"resultType": COMPLETE, "ttlMs": TTL_MS, "cacheScope": "public"}
 
 
-def _greeting(service: RESTService) -> dict[str, object]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listen:
+    """One subscription: who hears it, and its id."""
+
+    sink: IMessageSink
+    request_id: int | str
+
+
+def _tools(spec: ServerSpec) -> tuple[str, ...]:
+    return () if spec.rest is None else tuple(one.tool for one in spec.rest.operations)
+
+
+def _service(spec: ServerSpec) -> RESTService:
+    if spec.rest is None:
+        raise BackendUnavailable(
+            "The service's OpenAPI document could not be fetched yet.", retry_after_s=RETRY_S
+        )
+    return spec.rest
+
+
+def _greeting(spec: ServerSpec) -> dict[str, object]:
+    service = spec.rest
+    name, version = (spec.name, "") if service is None else (service.title, service.version)
     greeting: dict[str, object] = {
         **_hints(),
         "supportedVersions": [MODERN],
-        "capabilities": {"tools": {}},
-        "_meta": {META_SERVER: {"name": service.title, "version": service.version}},
+        "capabilities": {"tools": {"listChanged": True}},
+        "_meta": {META_SERVER: {"name": name, "version": version}},
     }
-    if service.instructions:
+    if service is not None and service.instructions:
         greeting["instructions"] = service.instructions
     return greeting

@@ -17,6 +17,7 @@ from mcpgate.errors import (
 )
 from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response
+from mcpgate.model import Transport
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.mcp.modern.listen import ACK_S
 from mcpgate.web.mcp.on_modern import sessions as bridged_sessions
@@ -439,6 +440,18 @@ class SessionTests(SynchronousTestCase):
         self.asker.take().result(tools=[])
         self.assertEqual(self.asker.waiting, [])
         self.assertFalse(stream.finished)
+
+    def test_rest_service(self) -> None:
+        """A REST service does not run and is listened to all the same: the gate itself tells."""
+        self.world = BridgeWorld(Transport.REST)
+        self.asker = self.world.asker
+        link = self.make().extras
+        link.discovered = None
+        stream = self.world.get(self.sid)
+        listen = self.asker.take()
+        listen.acknowledge()
+        listen.tell(CHANGED)
+        self.assertEqual([event["method"] for event in stream.events], [CHANGED])
 
     def test_discover_fails(self) -> None:
         """A server that can not be asked now is listened to another time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -90,7 +91,9 @@ class AskerTests(SynchronousTestCase):
     @override
     def setUp(self) -> None:
         self.carrier = FakeCarrier()
-        self.asker = RESTAsker(self.carrier)  # type: ignore[arg-type]  # a stand-in with all that is used
+        self.spec = SPEC
+        self.now: ServerSpec | None = SPEC
+        self.asker = RESTAsker(self.carrier, lambda name: self.now)  # type: ignore[arg-type]  # a stand-in with all that is used
 
     def ask(
         self, method: str, source: FakeInbound | None = None, **params: object
@@ -98,7 +101,7 @@ class AskerTests(SynchronousTestCase):
         """Ask; give what heard the answer, and what takes the request back."""
         heard = Heard()
         request = Request(7, method, {**params, "_meta": CONTEXT.meta()})
-        return heard, self.asker.ask(SPEC, ANN, request, heard, source=source)
+        return heard, self.asker.ask(self.spec, ANN, request, heard, source=source)
 
     def get(self, **arguments: object) -> tuple[Heard, Callable[[], None]]:
         """Call the tool."""
@@ -113,15 +116,44 @@ class AskerTests(SynchronousTestCase):
     def test_document(self) -> None:
         """Greeting and list come from the document; nobody is asked."""
         told = self.ask("server/discover")[0].result
-        self.assertEqual((told["instructions"], told["capabilities"]), ("Hi.", {"tools": {}}))
+        self.assertEqual(told["instructions"], "Hi.")
+        self.assertEqual(told["capabilities"], {"tools": {"listChanged": True}})
         self.assertEqual(self.ask("tools/list")[0].result["tools"], [{"name": "get"}])
         self.assertEqual(self.carrier.sent, [])
 
     def test_listen(self) -> None:
-        """A subscription is acknowledged, and hears nothing."""
-        heard, take_back = self.ask("subscriptions/listen", notifications={})
-        self.assertEqual(heard.methods, ["notifications/subscriptions/acknowledged"])
+        """Who listens is told when the tools are others, once and by the id of the request."""
+        silent, _ = self.ask("subscriptions/listen", notifications={})
+        wanted = {"toolsListChanged": True, "promptsListChanged": True}
+        heard, take_back = self.ask("subscriptions/listen", notifications=wanted)
+        acknowledged: Any = heard.told[0]
+        self.assertEqual(acknowledged.params["notifications"], {"toolsListChanged": True})
+        assert SPEC.rest is not None
+        put = replace(GET, name="put", tool=json.dumps({"name": "put"}))
+        told = replace(SPEC, rest=replace(SPEC.rest, instructions="Ho."))
+        other = replace(SPEC, rest=replace(SPEC.rest, operations=(GET, put)))
+        for now in (SPEC, told, other, other, None):
+            self.now = now
+            self.asker.look()
+        changed: Any = heard.told[-1]
+        self.assertEqual(changed.method, "notifications/tools/list_changed")
+        self.assertEqual(changed.params["_meta"], acknowledged.params["_meta"])
         take_back()
+        self.now = SPEC
+        self.asker.look()
+        self.assertEqual((len(heard.methods), len(silent.methods)), (2, 1))
+        refused, _ = self.ask("subscriptions/listen")
+        assert refused.error is not None
+        self.assertEqual(refused.error.code, -32602)
+
+    def test_no_document(self) -> None:
+        """Without its document a service can be greeted, and has no tools to list or call yet."""
+        self.spec = replace(SPEC, rest=None)
+        told = self.ask("server/discover")[0].result
+        self.assertNotIn("instructions", told)
+        for method in ("tools/list", "tools/call"):
+            error = self.error(method, name="get")
+            self.assertEqual((error.reason, error.retry_after_s), ("backend_unavailable", 5.0))
 
     def test_call(self) -> None:
         """A call is one request, with the fields of the configuration before the call's own."""
