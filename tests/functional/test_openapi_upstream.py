@@ -197,6 +197,7 @@ class FetchedTests(TestCase):
         self.assertEqual(called["structuredContent"], {"name": "Tom", "tag": "cat"})
         together = Client(self.gate, "mcp", self.key)
         together.initialize()
+        self.assertTrue(together.request("tools/list").message["result"]["tools"])
         with self.client.listen() as stream, together.listen() as joined:
             self.store.document = self.store.document.replace(b"listPets", b"allPets")
             self.renew()

@@ -28,6 +28,7 @@ class BridgedLink(StreamLink):
     :ivar asked: what the client was asked and has not answered: id -> within which call.
     :ivar discovered: the server's DiscoverResult; None until it was asked.
     :ivar uris: resources subscribed to, oldest first.
+    :ivar called: something was asked of the server, and answered.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class BridgedLink(StreamLink):
         "_tag",
         "_tools",
         "asked",
+        "called",
         "calls",
         "discovered",
         "listen",
@@ -49,6 +51,7 @@ class BridgedLink(StreamLink):
         self.asked: dict[str, BridgedCall] = {}
         self.discovered: dict[str, object] | None = None
         self.listen: BridgedListen | None = None
+        self.called = False
         self.uris: dict[str, None] = dict.fromkeys(session.record.subscriptions)
         self._session = session
         self._params: dict[str, object] = json.loads(session.record.initialize_params)

@@ -386,9 +386,16 @@ class BridgedSpeaker(SpeakerBase):
 
     # --- Listening ------------------------------------------------------------------------------
 
-    def served(self, spec: ServerSpec, caller: Caller, session: Session) -> None:
-        """See that the session hears its server, which runs now; whoever calls does not wait."""
+    def served(
+        self, spec: ServerSpec, caller: Caller, session: Session, *, called: bool = False
+    ) -> None:
+        """
+        See that the session hears its server, which runs now; whoever calls does not wait.
+
+        :param called: the server was asked for something and answered.
+        """
         link = self.link(session, spec, caller)
+        link.called |= called
         if session.ended or (link.stream is None and not link.uris):
             return
         if link.discovered is not None:
@@ -406,6 +413,9 @@ class BridgedSpeaker(SpeakerBase):
         """Tell whether listening to a server starts nothing."""
         if spec.transport is Transport.REST:
             return True  # The gate itself tells of changes.
+        if spec.transport is Transport.GROUP:
+            # Its servers were started by the first call, or are not needed.
+            return isinstance(session.extras, BridgedLink) and session.extras.called
         lease = self.ready(spec, session)
         if lease is None:
             return False

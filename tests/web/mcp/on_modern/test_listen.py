@@ -453,6 +453,20 @@ class SessionTests(SynchronousTestCase):
         listen.tell(CHANGED)
         self.assertEqual([event["method"] for event in stream.events], [CHANGED])
 
+    def test_group(self) -> None:
+        """A group is listened to from the first call on: before, its servers need not run."""
+        self.world = BridgeWorld(Transport.GROUP)
+        self.asker = self.world.asker
+        self.make()
+        stream = self.world.get(self.sid)
+        self.assertEqual(self.asker.waiting, [])
+        self.world.post(request("tools/list"), self.sid)
+        self.asker.take().result(tools=[])
+        listen = self.asker.take()
+        listen.acknowledge()
+        listen.tell(CHANGED)
+        self.assertEqual([event["method"] for event in stream.events], [CHANGED])
+
     def test_discover_fails(self) -> None:
         """A server that can not be asked now is listened to another time."""
         link = self.world.session(self.sid).extras
