@@ -147,7 +147,10 @@ GATE: Final = SectionSchema(
             name="trusted_proxies",
             kind=kinds.NETWORKS,
             into="trusted_proxies",
-            effect="Peers whose ``X-Forwarded-For`` is believed; from others it is ignored.",
+            effect=(
+                "Peers whose ``X-Forwarded-For``, ``-Proto``, ``-Host``, ``-Prefix`` and "
+                "``Forwarded`` are believed; from others these are ignored."
+            ),
             plain=True,
         ),
         Key(

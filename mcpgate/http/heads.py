@@ -62,8 +62,11 @@ class Peer:
         for unix sockets.
     :ivar secure: the client's own connection was TLS (here, or at a trusted proxy).
     :ivar port: client's port, 0 when unknown.
+    :ivar prefix: what a trusted proxy has taken off the front of the path, ``/tools``; to be put
+        before paths that the client is told.
     """
 
     address: str
     secure: bool
     port: int = 0
+    prefix: bytes = b""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from mcpgate.http.fields import Fields
@@ -18,6 +18,9 @@ from mcpgate.http.heads import Peer
 UNIX = "unix"
 
 _HOST = re.compile(rb"[A-Za-z0-9._\-\[\]:]{1,255}")
+
+# It becomes part of paths we write, in headers, events and pages.
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]{1,64}){1,8}")
 
 _MAX_HOPS = 32
 _REMEMBERED = 1024
@@ -89,8 +92,9 @@ class TrustedProxies:
         """
         ours = _x_forwarded(fields)
         standard = _forwarded(fields)
+        prefix = _prefix(fields)
         if ours is None and standard is None:
-            return None
+            return Forwarded(replace(peer, prefix=prefix), b"") if prefix else None
         chains = [told for told in (ours, standard) if told is not None and told.chain]
         clients = {self._client(told.chain) for told in chains}
         if len(clients) > 1:
@@ -103,7 +107,7 @@ class TrustedProxies:
             address, port = peer.address, peer.port
         # It becomes part of URLs we write: what can not be a host and port is not believed.
         host = told.host if _HOST.fullmatch(told.host) else b""
-        return Forwarded(Peer(address, secure, port), host)
+        return Forwarded(Peer(address, secure, port, prefix), host)
 
     def _client(self, chain: list[str]) -> tuple[str, int]:
         """Walk from the nearest hop outwards; what is no address ends the walk."""
@@ -136,6 +140,14 @@ def _x_forwarded(fields: Fields) -> _Told | None:
         proto[-1].lower() if proto else "",
         host[-1].encode("latin-1") if host else b"",
     )
+
+
+def _prefix(fields: Fields) -> bytes:
+    """Give what the nearest proxy has taken off the path; empty when that is no prefix."""
+    words = _last_words(fields, b"x-forwarded-prefix")
+    prefix = words[-1].encode("latin-1").rstrip(b"/") if words else b""
+    good = _PREFIX.fullmatch(prefix) and not {b".", b".."} & set(prefix.split(b"/"))
+    return prefix if good else b""
 
 
 def _last_words(fields: Fields, name: bytes) -> list[str]:

@@ -76,6 +76,23 @@ class ReadTests(SynchronousTestCase):
         told = self.proxies.read(Fields([(b"x-forwarded-host", b"a/b?<x>")]), PROXY)
         self.assertEqual(told, Forwarded(PROXY, b""))
 
+    def test_prefix(self) -> None:
+        """What a proxy has taken off the path is believed where it can be the front of one."""
+        long = b"/" + b"x" * 65
+        for value, prefix in (
+            (b"/tools", b"/tools"),
+            (b"/a/b-1.2_~/", b"/a/b-1.2_~"),
+            (b"/other, /tools", b"/tools"),
+            *((value, b"") for value in (b"/", b"", b"tools", b"//evil.example", b"/a/../b")),
+            *((value, b"") for value in (b"/a b", b"/<x>", b"/%2e", b"/a//b", b"/.", long)),
+            (b"/a" * 9, b""),
+        ):
+            told = self.proxies.read(Fields([(b"x-forwarded-prefix", value)]), PROXY)
+            self.assertEqual(b"" if told is None else told.peer.prefix, prefix, value)
+        lines = [(b"x-forwarded-for", b"203.0.113.5"), (b"x-forwarded-prefix", b"/tools")]
+        told = self.proxies.read(Fields(lines), PROXY)
+        self.assertEqual(told, Forwarded(Peer("203.0.113.5", False, 0, b"/tools"), b""))
+
     @given(st.binary(max_size=200), st.sampled_from([b"x-forwarded-for", b"forwarded"]))
     @settings(max_examples=100)
     def test_anything(self, value: bytes, name: bytes) -> None:

@@ -34,7 +34,7 @@ class RelayRoute:
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request."""
         spec, head = route.spec, inbound.head
-        prefix = head.path[: len(head.path) - len(route.rest)]
+        prefix = inbound.peer.prefix + head.path[: len(head.path) - len(route.rest)]
         if not (spec.transport.listens and spec.relay):
             raise NotFound(f"The MCP endpoint is {prefix.decode('latin-1')}/mcp.")
         if climbs(route.rest):

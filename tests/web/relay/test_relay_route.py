@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -69,6 +70,16 @@ class RelayRouteTests(SynchronousTestCase):
         self.assertEqual(world.leaks(), {"leases": 2, "calls": 2, "slots": 2})
         relay.end()
         self.assertEqual(world.leaks(), {})
+
+    def test_behind_a_path(self) -> None:
+        """What a trusted proxy has taken off the path before is part of what is cut off."""
+        world, relay = self.make()
+        inbound = FakeInbound("GET", b"/notes/a", fields=[(b"authorization", b"Bearer k1")])
+        inbound.peer = replace(inbound.peer, prefix=b"/tools")
+        world.dispatcher(inbound)
+        self.assertEqual(relay.passages[-1]["target"], b"/a")
+        self.assertEqual(relay.passages[-1]["prefix"], b"/tools/notes")
+        relay.end()
 
     def test_a_remote_servers_paths_are_beside_its_endpoint(self) -> None:
         """The URL's directory is where they begin."""

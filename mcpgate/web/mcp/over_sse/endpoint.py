@@ -128,7 +128,7 @@ class SSEEndpoint:
         stream_id = self._make_id()
         path = inbound.head.path
         # As the client sees it, alias and all; of the same origin, as clients demand.
-        prefix = path[: len(path) - len(route.rest)].decode("ascii")
+        prefix = (inbound.peer.prefix + path[: len(path) - len(route.rest)]).decode("ascii")
         stream = SSEStream(
             self,
             inbound,

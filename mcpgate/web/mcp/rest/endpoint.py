@@ -203,8 +203,9 @@ class RESTEndpoint:
         Where the host names the server the path does not: then ``public_url`` is another's.
         """
         head = inbound.head
-        prefix = head.path[: len(head.path) - len(route.rest)].decode("ascii", "replace")
-        if self._public_url and prefix:
+        path = head.path[: len(head.path) - len(route.rest)]
+        prefix = (inbound.peer.prefix + path).decode("ascii", "replace")
+        if self._public_url and path:
             return self._public_url + prefix
         host = (head.fields.get(b"host") or b"").decode("latin-1")
         scheme = "https" if inbound.peer.secure else "http"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.model import Principal
+from mcpgate.web.guard import Guard
 from tests.web.endpoint_kit import World, caller_of, request
 from tests.web.fake_inbound import FakeInbound
 from tests.web.sse_client import SSEClient
@@ -26,6 +27,13 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(client.stream.status, 200)
             self.assertEqual(client.stream.fields[b"content-type"], b"text/event-stream")
             self.assertEqual(client.endpoint, f"{prefix}/messages?session_id=stream-{1:032x}")
+
+    def test_behind_a_path(self) -> None:
+        """What a trusted proxy has taken off the path stands before it."""
+        world = World()
+        world.dispatcher._guard = Guard(allowed_hosts=["*"], trusted_proxies=["192.0.2.7"])
+        client = SSEClient(world, more=((b"x-forwarded-prefix", b"/tools"),))
+        self.assertTrue(client.endpoint.startswith("/tools/notes/messages?session_id="))
 
     def test_other_methods(self) -> None:
         """HEAD answers health checks; POST is told to use GET; OPTIONS tells the methods."""

@@ -12,6 +12,7 @@ from mcpgate.gate.routing import Routes
 from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.mcp.jsonrpc import ErrorResponse
 from mcpgate.model import Rate
+from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.rest.endpoint import LIST_WAIT_S, RESTEndpoint
 from mcpgate.web.mcp.together.member import Members
 from tests.web.endpoint_kit import World
@@ -68,6 +69,35 @@ class DocumentTests(Case):
         self.world.dispatcher._rest._public_url = "https://mcp.example.org"
         answer = self.get()
         self.assertEqual(answer.json["servers"], [{"url": "https://mcp.example.org/notes"}])
+
+    def test_behind_a_path(self) -> None:
+        """Below a path of a trusted proxy everything begins there, as the client sees it."""
+        dispatcher = self.world.dispatcher
+        dispatcher._guard = Guard(allowed_hosts=["*"], trusted_proxies=["192.0.2.7"])
+
+        def ask(path: bytes) -> FakeInbound:
+            told = {
+                b"host": b"10.0.0.1:8080",
+                b"authorization": b"Bearer k1",
+                b"x-forwarded-proto": b"http",
+                b"x-forwarded-host": b"lan.example:81",
+                b"x-forwarded-prefix": b"/tools/",
+            }
+            inbound = FakeInbound("GET", path, fields=list(told.items()))
+            dispatcher(inbound)
+            return inbound
+
+        url = "http://lan.example:81/tools/notes"
+        self.assertEqual(ask(b"/notes/openapi.json").json["servers"], [{"url": url}])
+        page = ask(b"/notes/docs").body
+        for text in (f"{url}/openapi.json", f"POST {url}/tools/add"):
+            self.assertIn(text.encode(), page)
+        dispatcher._rest._public_url = "https://mcp.example.org"
+        url = "https://mcp.example.org/tools/notes"
+        self.assertEqual(ask(b"/notes/openapi.json").json["servers"], [{"url": url}])
+        dispatcher._guard = Guard(allowed_hosts=["*"])
+        url = "https://mcp.example.org/notes"
+        self.assertEqual(ask(b"/notes/openapi.json").json["servers"], [{"url": url}])
 
     def test_own_host(self) -> None:
         """On a host of the server's own its paths begin there."""
