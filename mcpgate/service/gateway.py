@@ -34,6 +34,7 @@ from mcpgate.service.back import STOP_S, Back, BackError, make_back
 from mcpgate.service.documents import Documents, make_documents
 from mcpgate.service.eras import KeptEras
 from mcpgate.service.front import Front, server_hosts
+from mcpgate.service.garbage import Garbage
 from mcpgate.service.legacy import make_speakers
 from mcpgate.service.logs import Logs, ignore, make_logs
 from mcpgate.service.modern import make_asker, make_modern
@@ -46,7 +47,7 @@ from mcpgate.service.state_dir import StateDir, StateDirError
 from mcpgate.stores.sqlite import OneThread, SQLiteStore
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
-from mcpgate.telemetry.stalls import StallProbe
+from mcpgate.telemetry.stalls import StallProbe, Watchdog
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.slices import in_slices
 from mcpgate.timing.staged import StagedService
@@ -340,7 +341,8 @@ class Gateway(StagedService):
             Stage("snapshots", start=self.snapshots.start, stop=self.snapshots.stop),
             Stage("documents", start=self._start_documents, stop=self.documents.stop),
             Stage("instances", start=self.back.start, stop=self.back.stop),
-            StallProbe(reactor, self.meters),
+            probe := StallProbe(reactor, self.meters),
+            Watchdog(probe),
             Ticker(reactor, config.gate.sweep_s, sweep, name="sweep"),
             Ticker(reactor, REFRESH_S, refresh, name="refresh"),
             Ticker(reactor, WATCH_S, self.reloading.look, name="configuration"),
@@ -359,6 +361,7 @@ class Gateway(StagedService):
             logs = self._logs
             stages.insert(0, logs.service)
             stages.insert(1, Ticker(reactor, 1.0, logs.flush, name="access log"))
+            stages.append(Garbage(reactor, self.meters))
         for stage in stages:
             stage.setServiceParent(self)
 

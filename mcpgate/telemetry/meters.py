@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Final
@@ -20,8 +21,16 @@ REQUEST_BUCKETS_S: Final = (
 )
 
 
+#: Upper bounds of how late timers came, seconds; the last index is the rest.
+TURN_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
 ENGINE_OUTCOMES: Final = ("ok", "refused", "failed", "timeout")
 """What may become of a call to the container engine."""
+
+
+def _none() -> float:
+    return 0.0
 
 
 @dataclass(slots=True)
@@ -46,6 +55,11 @@ class Meters:
         or knows no such thing), ``failed`` (it could not be reached), ``timeout``.
     :ivar bytes_in: body bytes from clients; ``bytes_out``: to clients.
     :ivar connections: open client connections; ``streams``: open SSE and upgraded ones.
+    :ivar longest_turn_s: for so long at most the reactor answered nobody; ``recent_turn_s`` tells
+        it of the last minute.
+    :ivar lag_s: how late the last tick of the stall probe came; ``lags_s`` of all together, and
+        ``lag_buckets`` by index of `TURN_BUCKETS_S`.
+    :ivar longest_collection_s: of the whole memory by the garbage collector.
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -64,10 +78,22 @@ class Meters:
     streams: int = 0
     calls_in_work: int = 0
     longest_turn_s: float = 0.0
+    recent_turn_s: Callable[[], float] = _none
+    lag_s: float = 0.0
+    lags_s: float = 0.0
+    lag_buckets: list[int] = field(default_factory=lambda: [0] * (len(TURN_BUCKETS_S) + 1))
+    longest_collection_s: float = 0.0
 
     def copy(self) -> Meters:
         """Give meters that stand still."""
-        return Meters(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
+        recent_turn_s = self.recent_turn_s()
+        told = Meters(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
+        told.recent_turn_s = lambda: recent_turn_s
+        return told
+
+    def turns_over(self, seconds: float) -> int:
+        """Count the ticks that came later than this, one of `TURN_BUCKETS_S`."""
+        return sum(self.lag_buckets[TURN_BUCKETS_S.index(seconds) + 1 :])
 
     def answered(self, server: str, status: int, duration_s: float) -> None:
         """Count one answered request; ``server`` is a configured name or ``-``, never user text."""

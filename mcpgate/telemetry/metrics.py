@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from mcpgate.model import InstanceState
 from mcpgate.telemetry.exposition import exposition
-from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, Meters
+from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, TURN_BUCKETS_S, Meters
 from mcpgate.telemetry.views import (
     UNRESPONSIVE,
     CertificateView,
@@ -155,11 +155,7 @@ class GateCollector(Collector):
         for certificate in self._certificates():
             expiry.add_metric([certificate.name], certificate.expires_at)
         yield expiry
-        yield GaugeMetricFamily(
-            "mcpgate_reactor_longest_turn_seconds",
-            "Longest time the reactor answered nobody.",
-            meters.longest_turn_s,
-        )
+        yield from self._reactor()
         for name, (text, reading) in sorted(self._gauges.items()):
             yield GaugeMetricFamily(f"mcpgate_{name}", text, reading())
 
@@ -196,6 +192,38 @@ class GateCollector(Collector):
             ("calls_in_work", "Calls not answered yet.", meters.calls_in_work),
         ):
             yield GaugeMetricFamily(f"mcpgate_{name}", text, value)
+
+    def _reactor(self) -> Iterable[Metric]:
+        meters = self._meters
+        for name, text, value in (
+            (
+                "reactor_longest_turn_seconds",
+                "Longest time the reactor answered nobody.",
+                meters.longest_turn_s,
+            ),
+            (
+                "reactor_longest_turn_last_minute_seconds",
+                "Longest time the reactor answered nobody in the last minute.",
+                meters.recent_turn_s(),
+            ),
+            ("reactor_lag_seconds", "How late the reactor is now.", meters.lag_s),
+            (
+                "gc_longest_pause_seconds",
+                "Longest full garbage collection.",
+                meters.longest_collection_s,
+            ),
+        ):
+            yield GaugeMetricFamily(f"mcpgate_{name}", text, value)
+        lateness = HistogramMetricFamily(
+            "mcpgate_reactor_lateness_seconds",
+            "How late a timer came that is due every 50 ms.",
+        )
+        total, buckets = 0, []
+        for count, bound in zip(meters.lag_buckets, (*TURN_BUCKETS_S, None), strict=True):
+            total += count
+            buckets.append(("+Inf" if bound is None else str(bound), total))
+        lateness.add_metric([], buckets, meters.lags_s)
+        yield lateness
 
     def _population(self, servers: list[str]) -> Iterable[Metric]:
         instances = GaugeMetricFamily(

@@ -94,6 +94,15 @@ def statistics(view: AdminView) -> dict[str, object]:
             "calls_in_work": meters.calls_in_work,
             "longest_turn_s": round(meters.longest_turn_s, 4),
         },
+        "reactor": {
+            "longest_turn_s": round(meters.longest_turn_s, 4),
+            "longest_turn_last_minute_s": round(meters.recent_turn_s(), 4),
+            "lag_s": round(meters.lag_s, 4),
+            "turns_over": {
+                f"{bound_s:g}s": meters.turns_over(bound_s) for bound_s in (0.05, 0.25, 1.0)
+            },
+            "longest_collection_s": round(meters.longest_collection_s, 4),
+        },
         "events": dict(sorted(meters.events.items())),
         "instances": [asdict(instance) for instance in instances],
         "engine": None if engine is None else asdict(engine),

@@ -102,6 +102,7 @@ def render_page(told: Mapping[str, Any]) -> bytes:
     :param told: what `mcpgate.web.pages.admin.statistics` made.
     """
     process, traffic, sessions = told["process"], told["traffic"], told["sessions"]
+    reactor = told["reactor"]
     state = (
         "<p>Ready.</p>"
         if told["ready"]
@@ -119,7 +120,15 @@ def render_page(told: Mapping[str, Any]) -> bytes:
             ("Calls in work", traffic["calls_in_work"]),
             ("Received", size(traffic["bytes_in"])),
             ("Sent", size(traffic["bytes_out"])),
-            ("Longest turn of the reactor", f"{traffic['longest_turn_s'] * 1000:.0f} ms"),
+            ("Longest turn of the reactor", f"{reactor['longest_turn_s'] * 1000:.0f} ms"),
+            (
+                "Longest turn in the last minute",
+                f"{reactor['longest_turn_last_minute_s'] * 1000:.0f} ms",
+            ),
+            (
+                "Turns over 50 ms, 250 ms, 1 s",
+                ", ".join(str(count) for count in reactor["turns_over"].values()),
+            ),
             *(
                 (f"Answers {family}", count)
                 for family, count in sorted(traffic["requests"].items())
