@@ -280,7 +280,8 @@ class IUpstream(Interface):
     """The connection object the pool keeps beside a running instance: HTTP or stdio."""
 
     heard_s: float = Attribute(
-        "Clock reading of when anything came from the server last, at first of when this was made."
+        "Clock reading of when anything came from the server last, or went on of a body it is "
+        "sent; at first of when this was made."
     )
 
     def ask_alive(timeout_s: float) -> bool:

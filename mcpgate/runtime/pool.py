@@ -572,8 +572,7 @@ class InstancePool:
     def _replace(self, record: Record) -> None:
         """Stop what has been silent for too long; it starts again like one that crashed."""
         running = record.core.running
-        if running is None:
-            return
+        assert running is not None  # What does not run is not checked.
         now = self._clock.seconds()
         self._meters.events["health_replaced"] += 1
         log.error(

@@ -159,7 +159,8 @@ class Exchange:
         if self.connection is None:
             self._pending += pieces
         else:
-            self.progress_s = self._upstream.seconds()
+            # Who takes a body in may be at nothing else until it is there.
+            self.progress_s = self._upstream.heard_s = self._upstream.seconds()
             self.connection.send(pieces)
 
     def register_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from unittest import TestCase
 
+from tests.functional import real
 from tests.functional.gate_process import (
     GATE,
     HTTP,
@@ -16,11 +17,13 @@ from tests.functional.gate_process import (
     SERVERS,
     GateProcess,
     free_port,
+    processes_below,
     rest,
     wait_for,
 )
 from tests.functional.mcp_client import Client
 from tests.functional.test_modern import VERSION, message
+from tests.functional.yardsticks import YARDSTICKS
 
 QUICK = """health_interval = 500ms
 health_timeout = 300ms
@@ -202,6 +205,47 @@ class WellTests(HealthCase):
         wait_for(lambda: self.in_state("io", "stopped"), "it is stopped", 10)
         rest(1.5)
         self.assertTrue(self.in_state("io", "stopped"))
+
+
+class RealServersTests(HealthCase):
+    """Servers written with the official SDKs."""
+
+    def test_well(self) -> None:
+        """None of them minds being asked often, and none is taken for dead."""
+        for part in ("mcp1", "mcp2", "sdk2"):
+            real.require(part)
+        real.node()
+        # Slow to start, all at once on a small machine.
+        often = "health_interval = 1s\nhealth_timeout = 1s\nhealth_failures = 2\n"
+        self.begin(*(one.entry(name) + often for name, one in YARDSTICKS.items()))
+        clients = {name: Client(self.gate, name, self.key) for name in YARDSTICKS}
+        for client in clients.values():
+            wait_for(lambda c=client: "result" in c.initialize().message, "it answers", 60)  # type: ignore[misc]
+            self.assertIn("result", client.request("tools/list").message)
+        before = {one["server"]: one["starts"] for one in self.gate.told("ps")}
+        rest(8)
+        self.assertEqual(self.event("health_replaced"), 0)
+        for name, client in clients.items():
+            self.assertTrue(self.in_state(name, "running"), name)
+            self.assertIn("result", client.request("tools/list").message, name)
+        for one in self.gate.told("ps"):
+            self.assertLess(one["heard_s"], 5.0, one["server"])
+            self.assertEqual(one["starts"], before[one["server"]], one["server"])
+
+    def test_sse(self) -> None:
+        """A server of HTTP+SSE that hangs is replaced; the next call opens another stream."""
+        self.begin(YARDSTICKS["py1-sse"].entry("old") + QUICK.replace("stop_grace = 300ms\n", ""))
+        client = self.client("old")
+        self.assertIn("result", client.request("tools/list").message)
+        (pid,) = (
+            pid
+            for pid, command in processes_below(self.gate.directory).items()
+            if "yardstick1.py" in command
+        )
+        self.freeze(pid)
+        self.wait_unresponsive("old")
+        wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
+        wait_for(lambda: "result" in client.request("tools/list").message, "it answers", 30)
 
 
 class ElsewhereTests(HealthCase):

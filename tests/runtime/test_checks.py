@@ -259,6 +259,24 @@ class SilenceTests(ChecksTestCase):
         self.clock.advance(0)
         self.assertEqual(self.meters.events["health_missed"], 0)
 
+    def test_stopped_at_that_moment(self) -> None:
+        """One that is stopped when it would be judged is not judged."""
+        self.lease.release()
+        while not self.upstreams[0].asked:
+            self.clock.advance(0.5)
+        (record,) = self.pool._records.values()
+        check = record.check
+        assert check is not None and self.pool._checks is not None
+        self.pool._checks.attend(record)
+        self.assertIs(record.check, check)
+        assert check._deadline is not None
+        check._deadline.cancel()
+        check._late()
+        check.cancel()
+        check.cancel()
+        self.run_on(60)
+        self.assertEqual(self.meters.events["health_missed"], 0)
+
     def test_wanted_one_comes_back(self) -> None:
         """What is to run always is started again without being asked."""
         self.lease.release()

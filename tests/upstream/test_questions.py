@@ -139,6 +139,16 @@ class HTTPTests(HTTPUpstreamTestCase):
         connection.dataReceived(b"HTTP/1.1 200 OK\r\n")
         self.assertEqual(self.heard_ago(), 0.0)
 
+    def test_upload(self) -> None:
+        """So does what goes on of a body: who takes that in may be at nothing else."""
+        call, _, _, _ = self.served(method="POST", body=None, length=10)
+        self.clock.advance(60.0)
+        call.write(b"12345")
+        self.assertEqual(self.heard_ago(), 0.0)
+        self.clock.advance(1.0)
+        call.abort()
+        self.assertEqual(self.heard_ago(), 1.0)
+
 
 class UnreadTests(SynchronousTestCase):
     """What lets answers go by."""
