@@ -332,11 +332,17 @@ _LISTS: Final = (
 
 
 def listen_filter(
-    discovered: Mapping[str, object], subscriptions: tuple[str, ...]
+    discovered: Mapping[str, object] | None, subscriptions: tuple[str, ...]
 ) -> dict[str, object]:
-    """Give the filter of a session's ``subscriptions/listen``: all that its server can tell."""
+    """
+    Give the filter of a session's ``subscriptions/listen``: all that its server can tell.
+
+    :param discovered: None where that is not known: every list.
+    """
     wanted: dict[str, object] = {
-        key: True for name, key, _ in _LISTS if can(discovered, name, "listChanged")
+        key: True
+        for name, key, _ in _LISTS
+        if discovered is None or can(discovered, name, "listChanged")
     }
     if subscriptions:
         wanted["resourceSubscriptions"] = list(subscriptions)

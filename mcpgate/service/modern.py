@@ -97,7 +97,13 @@ def make_modern(
     relay = ModernRelay(asker, results, listens, not_modern=not_modern)
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge, used=used)
     members = Members(choice)
-    asker.together = Aggregate(members, servers, clock=clock, wheel=asker.carrier.wheel)
+    asker.together = Aggregate(
+        members,
+        servers,
+        running=asker.carrier.runs,
+        clock=clock,
+        wheel=asker.carrier.wheel,
+    )
     asker.rest = rest = RESTAsker(asker.carrier, servers)
     endpoint = ModernEndpoint(
         gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key

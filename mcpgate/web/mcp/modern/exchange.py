@@ -79,6 +79,14 @@ class Carrier:
         """Lease the caller's instance if it runs."""
         return self._leases.ready(spec, self.owner(spec, caller))
 
+    def runs(self, spec: ServerSpec, caller: Caller) -> bool:
+        """Tell whether the caller's instance runs."""
+        lease = self.ready(spec, caller)
+        if lease is None:
+            return False
+        lease.release()
+        return True
+
     async def lease(self, spec: ServerSpec, caller: Caller, request: Request) -> ILease:
         """Lease the caller's instance, started if need be."""
         leases = self._free if request.method == DISCOVER else self._leases

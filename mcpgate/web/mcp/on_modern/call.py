@@ -227,4 +227,4 @@ class BridgedCall:
         self._session.in_use -= 1
         self._post.release()
         if isinstance(outcome, Response):
-            self._speaker.served(self._post.spec, self._post.caller, self._session, called=True)
+            self._speaker.served(self._post.spec, self._post.caller, self._session)

@@ -24,36 +24,36 @@ class BridgedLink(StreamLink):
     """
     What a session keeps while the gate runs: its stream, calls, questions, and its listen.
 
+    :param group: the server is a group, which tells of every list, whoever is in it.
     :ivar calls: in work.
     :ivar asked: what the client was asked and has not answered: id -> within which call.
     :ivar discovered: the server's DiscoverResult; None until it was asked.
     :ivar uris: resources subscribed to, oldest first.
-    :ivar called: something was asked of the server, and answered.
     """
 
     __slots__ = (
+        "_group",
         "_minted",
         "_params",
         "_session",
         "_tag",
         "_tools",
         "asked",
-        "called",
         "calls",
         "discovered",
         "listen",
         "uris",
     )
 
-    def __init__(self, session: Session, tag: str) -> None:
+    def __init__(self, session: Session, tag: str, *, group: bool = False) -> None:
         super().__init__()
         self.calls: dict[BridgedCall, None] = {}
         self.asked: dict[str, BridgedCall] = {}
         self.discovered: dict[str, object] | None = None
         self.listen: BridgedListen | None = None
-        self.called = False
         self.uris: dict[str, None] = dict.fromkeys(session.record.subscriptions)
         self._session = session
+        self._group = group
         self._params: dict[str, object] = json.loads(session.record.initialize_params)
         # A client may answer what an earlier life of the gate asked: never under an id of ours.
         self._tag = tag
@@ -81,7 +81,9 @@ class BridgedLink(StreamLink):
 
     def wanted(self) -> Filter:
         """Give the filter the session should listen with; empty when nobody would hear it."""
-        if self.discovered is None or (self.stream is None and not self.uris):
+        if self.stream is None and not self.uris:
+            return {}
+        if self.discovered is None and not self._group:
             return {}
         return to_legacy.listen_filter(self.discovered, tuple(self.uris))
 

@@ -386,19 +386,12 @@ class BridgedSpeaker(SpeakerBase):
 
     # --- Listening ------------------------------------------------------------------------------
 
-    def served(
-        self, spec: ServerSpec, caller: Caller, session: Session, *, called: bool = False
-    ) -> None:
-        """
-        See that the session hears its server, which runs now; whoever calls does not wait.
-
-        :param called: the server was asked for something and answered.
-        """
+    def served(self, spec: ServerSpec, caller: Caller, session: Session) -> None:
+        """See that the session hears its server, which runs now; whoever calls does not wait."""
         link = self.link(session, spec, caller)
-        link.called |= called
         if session.ended or (link.stream is None and not link.uris):
             return
-        if link.discovered is not None:
+        if link.discovered is not None or spec.group is not None:
             self._listen_of(link, spec, caller, session).keep(link.wanted())
             return
         if not self.runs(spec, session):
@@ -411,11 +404,8 @@ class BridgedSpeaker(SpeakerBase):
 
     def runs(self, spec: ServerSpec, session: Session) -> bool:
         """Tell whether listening to a server starts nothing."""
-        if spec.transport is Transport.REST:
-            return True  # The gate itself tells of changes.
-        if spec.transport is Transport.GROUP:
-            # Its servers were started by the first call, or are not needed.
-            return isinstance(session.extras, BridgedLink) and session.extras.called
+        if spec.transport in (Transport.REST, Transport.GROUP):
+            return True  # The gate itself tells of changes, or of those servers that run.
         lease = self.ready(spec, session)
         if lease is None:
             return False
@@ -450,7 +440,7 @@ class BridgedSpeaker(SpeakerBase):
         link = session.extras
         if not isinstance(link, BridgedLink):
             self.unbind(session)
-            link = BridgedLink(session, self._make_tag())
+            link = BridgedLink(session, self._make_tag(), group=spec.group is not None)
             self.bind(session, spec, link)
         return link
 

@@ -26,7 +26,7 @@ from mcpgate.mcp import merge
 from mcpgate.mcp.jsonrpc import Message, Request, Response
 from mcpgate.mcp.methods import DISCOVER, LISTEN
 from mcpgate.mcp.modern import COMPLETE, META_SERVER, MODERN, meta_of
-from mcpgate.model import Caller, Group, Principal, ServerSpec
+from mcpgate.model import Caller, Group, Principal, ServerSpec, Transport
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.mcp.modern.exchange import public_error
 from mcpgate.web.mcp.together.listen import Absences, TogetherListen
@@ -55,6 +55,7 @@ class Aggregate:
     The groups of a gate.
 
     :param servers: gives the entry of a server.
+    :param running: tells whether a caller's instance of a server runs.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Aggregate:
         members: Members,
         servers: Callable[[str], ServerSpec | None],
         *,
+        running: Callable[[ServerSpec, Caller], bool],
         clock: IReactorTime,
         wheel: DeadlineWheel,
     ) -> None:
@@ -69,6 +71,7 @@ class Aggregate:
         self.clock = clock
         self.wheel = wheel
         self._servers = servers
+        self._running = running
         self._absences = Absences()
         # By principal and group: lists may differ by who asks.
         self._books: dict[tuple[Principal, str], merge.Book] = {}
@@ -83,10 +86,22 @@ class Aggregate:
         source: IInbound | None = None,
         params_fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> Callable[[], None]:
-        """See `ModernAsker.ask`; fields of parameters are made anew for the server asked."""
+        """
+        See `ModernAsker.ask`; fields of parameters are made anew for the server asked.
+
+        To listen without a ``source``, for a client that did not ask for it, starts no server.
+        """
         if request.method == LISTEN:
             listen = TogetherListen(
-                self, self._absences, self.view(spec, caller), spec, caller, request, sink, source
+                self,
+                self._absences,
+                self.view(spec, caller),
+                spec,
+                caller,
+                request,
+                sink,
+                source,
+                modest=source is None,
             )
             listen.begin()
             return listen.cancel
@@ -129,6 +144,18 @@ class Aggregate:
         if len(self._books) > _KEPT_BOOKS:
             del self._books[next(iter(self._books))]
         return book
+
+    def runs(self, name: str, caller: Caller) -> bool:
+        """Tell whether a server can be asked without starting it."""
+        spec = self._servers(name)
+        if spec is None:
+            return False
+        here = spec.transport is not Transport.REST and not spec.url
+        return not here or self._running(spec, caller)
+
+    def used(self, spec: ServerSpec, caller: Caller, name: str) -> None:
+        """Note that a server has answered; whoever waited for that listens to it now."""
+        self._absences.used(caller.principal, spec.name, name)
 
     def absent(self, spec: ServerSpec, caller: Caller, names: frozenset[str]) -> None:
         """Note which servers did not answer a list; whoever listens hears of a change."""
@@ -269,6 +296,7 @@ class _Work:
             for name, asking in asked.items():
                 try:
                     told[name] = await asking
+                    self._aggregate.used(self._spec, self._caller, name)
                 except CancelledError:
                     raise
                 except Exception as error:
@@ -363,6 +391,7 @@ class _Work:
             self._aggregate.server(server), self._caller, request, passed, self._source
         )
         await passed.over
+        self._aggregate.used(self._spec, self._caller, server)
 
 
 @implementer(IMessageSink)

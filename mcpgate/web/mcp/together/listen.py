@@ -4,6 +4,10 @@
 The acknowledgement comes when every server has acknowledged, refused or taken too long, and tells
 the union.  A server that is lost is asked again later, and the client told that anything of it may
 have changed.
+
+A client of the modern era that listens wants to hear every server, which may start them.  One of
+the legacy era has a stream open, and that is all it said: for it no server is started, but those
+whose resources it subscribed to; the others are heard once they were used.
 """
 
 from __future__ import annotations
@@ -50,6 +54,11 @@ class Absences:
             for listen in tuple(listening):
                 listen.changed()
 
+    def used(self, principal: Principal, group: str, server: str) -> None:
+        """Have streams hear a server that runs now."""
+        for listen in tuple(self._open.get((principal, group), ())):
+            listen.used(server)
+
     def add(self, principal: Principal, group: str, listen: TogetherListen) -> None:
         """Have a stream hear of changes."""
         self._open.setdefault((principal, group), {})[listen] = None
@@ -65,7 +74,11 @@ class Absences:
 
 
 class TogetherListen:
-    """One client's subscription to a group; its sink hears it as one server's."""
+    """
+    One client's subscription to a group; its sink hears it as one server's.
+
+    :ivar modest: no server is started to be listened to.
+    """
 
     def __init__(
         self,
@@ -77,8 +90,11 @@ class TogetherListen:
         request: Request,
         sink: IMessageSink,
         source: IInbound | None,
+        *,
+        modest: bool,
     ) -> None:
         self.filter = Filter.of(request)
+        self.modest = modest
         self._aggregate = aggregate
         self._absences = absences
         self._view = view
@@ -126,6 +142,12 @@ class TogetherListen:
             ).all_changed():
                 self._deliver(notification)
 
+    def used(self, server: str) -> None:
+        """Hear a server that was waited for, and runs now."""
+        for part in self._parts:
+            if part.server == server:
+                part.wake()
+
     # --- For the parts ----------------------------------------------------------------------------
 
     def subscribe(self, server: str, uris: list[str], sink: IMessageSink) -> Callable[[], None]:
@@ -137,6 +159,10 @@ class TogetherListen:
         request = Request(self._request.id, self._request.method, params)
         spec = self._aggregate.server(server)
         return self._aggregate.members.ask(spec, self._caller, request, sink, self._source)
+
+    def runs(self, server: str) -> bool:
+        """Tell whether a server can be asked without a start."""
+        return self._aggregate.runs(server, self._caller)
 
     def settled(self) -> None:
         """See whether every server has said what it honours, or that it does not."""
@@ -194,16 +220,30 @@ class _Part:
         self._whole = whole
         self._uris = uris
         self._lost = False
+        self._waits = False
         self._pause_s = AGAIN_S
         self._again: Deadline | None = None
         self._take_back: Callable[[], None] | None = None
         self._over = False
 
     def begin(self) -> None:
-        """Subscribe."""
+        """Subscribe, or wait until the server is used."""
         self._again = None
         if self._over:
             return
+        if self._whole.modest and not self._uris and not self._whole.runs(self.server):
+            self._waits = True
+            self._settle()
+            return
+        self._ask()
+
+    def wake(self) -> None:
+        """Subscribe at a server that was waited for."""
+        if self._waits and not self._over:
+            self._waits = False
+            self._ask()
+
+    def _ask(self) -> None:
         try:
             self._take_back = self._whole.subscribe(self.server, self._uris, self)
         except GateError as error:

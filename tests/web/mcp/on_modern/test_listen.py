@@ -17,7 +17,7 @@ from mcpgate.errors import (
 )
 from mcpgate.interfaces import IMessageSink
 from mcpgate.mcp.jsonrpc import ErrorResponse, Message, Notification, Request, Response
-from mcpgate.model import Transport
+from mcpgate.model import Group, Transport
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.mcp.modern.listen import ACK_S
 from mcpgate.web.mcp.on_modern import sessions as bridged_sessions
@@ -453,20 +453,6 @@ class SessionTests(SynchronousTestCase):
         listen.tell(CHANGED)
         self.assertEqual([event["method"] for event in stream.events], [CHANGED])
 
-    def test_group(self) -> None:
-        """A group is listened to from the first call on: before, its servers need not run."""
-        self.world = BridgeWorld(Transport.GROUP)
-        self.asker = self.world.asker
-        self.make()
-        stream = self.world.get(self.sid)
-        self.assertEqual(self.asker.waiting, [])
-        self.world.post(request("tools/list"), self.sid)
-        self.asker.take().result(tools=[])
-        listen = self.asker.take()
-        listen.acknowledge()
-        listen.tell(CHANGED)
-        self.assertEqual([event["method"] for event in stream.events], [CHANGED])
-
     def test_discover_fails(self) -> None:
         """A server that can not be asked now is listened to another time."""
         link = self.world.session(self.sid).extras
@@ -475,3 +461,35 @@ class SessionTests(SynchronousTestCase):
         self.world.get(self.sid)
         self.asker.take().sink.finish(ErrorResponse(1, -32603, "no"))
         self.assertEqual(self.asker.waiting, [])
+
+
+class GroupTests(SynchronousTestCase):
+    """Listening in a session with a group, which has no instance of its own."""
+
+    def setUp(self) -> None:
+        """Make a gate before a group, and a session."""
+        self.world = BridgeWorld(Transport.GROUP, runtime="group", group=Group(servers=("a",)))
+        self.sid = self.world.post(INIT).fields[b"mcp-session-id"].decode()
+
+    def test_stream(self) -> None:
+        """A GET stream hears every list at once: the group sees to it that nothing starts."""
+        stream = self.world.get(self.sid)
+        listen = self.world.asker.take()
+        self.assertIsNone(listen.source)
+        listen.acknowledge()
+        listen.tell(CHANGED)
+        self.assertEqual([event["method"] for event in stream.events], [CHANGED])
+        self.world.get(self.sid)
+        self.assertEqual(self.world.asker.waiting, [])
+
+    def test_after_restart(self) -> None:
+        """A session of an earlier life listens to every list, and asks nobody what there is."""
+        again = BridgeWorld(
+            Transport.GROUP, store=self.world.store, runtime="group", group=self.world.spec.group
+        )
+        self.successResultOf(again.sessions.load())
+        again.get(self.sid)
+        lists = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
+        wanted = again.asker.take().params["notifications"]
+        self.assertEqual(wanted, dict.fromkeys(lists, True))
+        self.assertEqual(again.asker.discovered, 0)

@@ -127,15 +127,21 @@ class Heard:
 
 
 class GroupWorld:
-    """A group of two servers, ``notes`` and ``git``."""
+    """
+    A group of two servers, ``notes`` and ``git``.
+
+    :ivar stopped: those that do not run.
+    """
 
     def __init__(self, **group: Any) -> None:
         self.clock = Clock()
         self.servers = FakeServers()
+        self.stopped: set[str] = set()
         self.specs = {name: spec(name) for name in ("notes", "git")}
         self.aggregate = Aggregate(
             Members(self.servers),
             self.specs.get,
+            running=lambda spec, caller: spec.name not in self.stopped,
             clock=self.clock,
             wheel=DeadlineWheel(self.clock),
         )

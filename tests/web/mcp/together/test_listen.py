@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.errors import BackendUnavailable
-from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Response
+from mcpgate.mcp.jsonrpc import ErrorResponse, Notification, Request, Response
 from mcpgate.mcp.listening import ACKNOWLEDGED, Filter, acknowledgement, farewell
 from mcpgate.mcp.modern import META_SUBSCRIPTION
+from mcpgate.model import Transport
 from mcpgate.web.mcp.together.listen import ACK_WAIT_S, AGAIN_S
-from tests.web.mcp.together.group_kit import GroupWorld, Heard
+from tests.web.fake_inbound import FakeInbound
+from tests.web.mcp.together.group_kit import ANN, CONTEXT, GroupWorld, Heard
 
 TOOLS = "notifications/tools/list_changed"
 UPDATED = "notifications/resources/updated"
 
 
-class ListenTests(SynchronousTestCase):
-    """A subscription to a group."""
+class ListenCase(SynchronousTestCase):
+    """A group, and who listens to it."""
 
     def setUp(self) -> None:
         """Make a group."""
@@ -44,6 +47,10 @@ class ListenTests(SynchronousTestCase):
             self.assertEqual(meta[META_SUBSCRIPTION], 7)
             found.append((one.method, params))
         return found
+
+
+class ListenTests(ListenCase):
+    """A subscription to a group."""
 
     def test_acknowledged(self) -> None:
         """The acknowledgement comes when every server has said what it honours, as one."""
@@ -177,3 +184,85 @@ class ListenTests(SynchronousTestCase):
             self.acknowledge(server, toolsListChanged=True)
         self.world.servers.say("git", Response(99, {}))
         self.assertEqual(heard.methods, [ACKNOWLEDGED])
+
+
+class ModestTests(ListenCase):
+    """What is listened to for a client of the legacy era, which only has a stream open."""
+
+    def test_used_later(self) -> None:
+        """A server that does not run is not started for it; it is heard once it was used."""
+        self.world.stopped.add("git")
+        heard, cancel = self.listen(toolsListChanged=True)
+        self.acknowledge("notes", toolsListChanged=True)
+        self.assertEqual(heard.methods, [ACKNOWLEDGED])
+        self.world.clock.advance(20 * AGAIN_S)
+        self.assertEqual(self.world.servers.asked("git"), [])
+        self.world.lists("tools/list", "tools", notes=[], git=[])
+        for _ in range(2):
+            self.world.result("tools/list")
+        self.assertEqual(
+            [asked.method for asked in self.world.servers.asked("git")],
+            ["tools/list", "subscriptions/listen", "tools/list"],
+        )
+        self.acknowledge("git", toolsListChanged=True)
+        # It was not heard before, so nothing was missed.
+        self.assertEqual(heard.methods, [ACKNOWLEDGED])
+        self.world.servers.say("git", Notification(TOOLS))
+        self.assertEqual(heard.methods, [ACKNOWLEDGED, TOOLS])
+        cancel()
+
+    def test_called(self) -> None:
+        """A call is use as well, of that one server, by that one caller."""
+        self.world.stopped |= {"git", "notes"}
+        heard, cancel = self.listen(toolsListChanged=True)
+        self.assertEqual(heard.methods, [ACKNOWLEDGED])
+        self.world.servers.results["git", "tools/call"] = {"resultType": "complete", "content": []}
+        bob = replace(ANN, principal=replace(ANN.principal, subject="bob"))
+        self.world.ask("tools/call", bob, name="git__log", arguments={})
+        self.assertEqual(len(self.world.servers.asked("git")), 1)
+        self.world.ask("tools/call", ANN, name="git__log", arguments={})
+        self.assertEqual(len(self.world.servers.asked("git")), 3)
+        self.assertEqual(self.world.servers.asked("notes"), [])
+        cancel()
+        self.world.ask("tools/call", ANN, name="git__log", arguments={})
+        self.assertEqual(len(self.world.servers.asked("git")), 4)
+
+    def test_lost(self) -> None:
+        """A server that was lost and stays away is waited for, and then told of."""
+        self.world.servers.results["git", "subscriptions/listen"] = BackendUnavailable()
+        heard, cancel = self.listen(toolsListChanged=True)
+        self.acknowledge("notes", toolsListChanged=True)
+        self.world.stopped.add("git")
+        self.world.clock.advance(20 * AGAIN_S)
+        self.assertEqual(len(self.world.servers.asked("git")), 1)
+        self.world.servers.results.clear()
+        self.world.lists("tools/list", "tools", notes=[], git=[])
+        self.world.result("tools/list")
+        self.acknowledge("git", toolsListChanged=True)
+        self.assertEqual(heard.methods, [ACKNOWLEDGED, TOOLS])
+        cancel()
+
+    def test_wanted(self) -> None:
+        """For a resource somebody subscribed to, or a client that listens itself, they start."""
+        self.world.stopped |= {"git", "notes"}
+        _, cancel = self.listen(resourceSubscriptions=["git+file:///a"])
+        self.assertEqual(len(self.world.servers.asked("git")), 1)
+        self.assertEqual(self.world.servers.asked("notes"), [])
+        cancel()
+        params = {"notifications": {"toolsListChanged": True}, "_meta": CONTEXT.meta()}
+        asked = Request(7, "subscriptions/listen", params)
+        self.world.aggregate.ask(self.world.group, ANN, asked, Heard(), source=FakeInbound())
+        self.assertEqual(len(self.world.servers.asked("git")), 2)
+        self.assertEqual(len(self.world.servers.asked("notes")), 1)
+
+    def test_elsewhere(self) -> None:
+        """What runs elsewhere, or in the gate, needs no start; what has gone is not asked."""
+        self.world.stopped |= {"git", "notes"}
+        specs = self.world.specs
+        specs["git"] = replace(specs["git"], url="https://git.example/mcp")
+        specs["notes"] = replace(specs["notes"], transport=Transport.REST)
+        _, cancel = self.listen(toolsListChanged=True)
+        for name in specs:
+            self.assertEqual(len(self.world.servers.asked(name)), 1, name)
+        self.assertFalse(self.world.aggregate.runs("gone", ANN))
+        cancel()
