@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mcpgate.config.model import Config
-from mcpgate.web.listening.listeners import Kind, parse_listen
+from mcpgate.web.listening.listeners import Kind, Listen, parse_listen
 
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read only
 
@@ -18,6 +18,11 @@ def address(config: Config) -> str:
     for kind, scheme in ((Kind.TLS, "https"), (Kind.PLAIN, "http")):
         for listen in listens:
             if listen.kind is kind and listen.port:
-                host = _ANY.get(listen.host, listen.host)
-                return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}"
+                return f"{scheme}://{reached(listen)}"
     return "https://127.0.0.1"
+
+
+def reached(listen: Listen) -> str:
+    """Give host and port at which this machine reaches a TCP listener."""
+    host = _ANY.get(listen.host, listen.host)
+    return f"{f'[{host}]' if ':' in host else host}:{listen.port}"

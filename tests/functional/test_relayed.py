@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import http.client
 import json
@@ -21,9 +20,9 @@ from tests.functional.gate_process import (
     free_port,
     rest,
 )
+from tests.functional.websocket import check_echo
 
 CURL = shutil.which("curl")
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class RelayedTests(TestCase):
@@ -59,33 +58,7 @@ class RelayedTests(TestCase):
 
     def test_websocket(self) -> None:
         """A WebSocket through the gate echoes, and closes when the client does."""
-        line = self.gate.socket()
-        nonce = base64.b64encode(os.urandom(16))
-        line.sendall(
-            b"GET /web/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-            + nonce
-            + b"\r\nX-API-Key: "
-            + self.key.encode()
-            + b"\r\n\r\n"
-        )
-        read = line.makefile("rb")
-        self.assertIn(b" 101 ", read.readline())
-        fields = http.client.parse_headers(read)
-        accept = base64.b64encode(hashlib.sha1(nonce + GUID).digest()).decode()
-        self.assertEqual(fields["Sec-WebSocket-Accept"], accept)
-        mask = b"\1\2\3\4"
-        for size in (5, 125, 5000):
-            payload = os.urandom(size)
-            short = size < 126
-            length = bytes([size | 128]) if short else b"\xfe" + size.to_bytes(2, "big")
-            masked = bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
-            line.sendall(b"\x82" + length + mask + masked)
-            head = read.read(2 if short else 4)
-            self.assertEqual(head[0], 0x82)
-            self.assertEqual(read.read(size), payload)
-        line.sendall(b"\x88\x80" + mask)
-        self.assertEqual(read.read(), b"")
+        check_echo(self, self.gate.socket(), self.key)
 
     @skipUnless(CURL, "curl is not installed")
     def test_two_commands(self) -> None:
