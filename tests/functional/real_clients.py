@@ -1,5 +1,5 @@
 """
-How each real client is told to list tools and to call one twice, and what it says.
+How each real client is told to list tools and to call some, and what it says.
 
 Every client runs with an empty home directory and nothing of our environment, has a deadline, and
 trusts the certificate of the gate it is sent to.
@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,19 @@ class Task:
     What a client shall do.
 
     :ivar certificate: PEM file of what it shall trust.
-    :ivar calls: the arguments of each call.
+    :ivar calls: a tool and its arguments each.
     :ivar sse: over HTTP+SSE.
+    :ivar era: ``legacy``, or ``auto``: the newest that both know; empty: as the client likes.
     :ivar model: address of the model of agents.
     """
 
     url: str
     certificate: Path
     key: str
-    tool: str
-    calls: Sequence[dict[str, str]]
+    calls: Sequence[tuple[str, Mapping[str, Any]]]
     model: str
     sse: bool = False
+    era: str = ""
 
     @property
     def over_sse(self) -> Task:
@@ -58,14 +59,12 @@ class Task:
 
     def text(self, **more: Any) -> str:
         """Write it for the drivers in ``clients/``."""
-        plain = {"url": self.url, "headers": self.headers, "tool": self.tool}
-        if self.sse:
-            more["sse"] = True
+        plain = {"url": self.url, "headers": self.headers, "sse": self.sse, "era": self.era}
         return json.dumps({**plain, "calls": list(self.calls), **more})
 
     def prompt(self, prefix: str = "") -> str:
         """Write it for the model of an agent, which may have names of its own for tools."""
-        return "\n".join(f"use {prefix}{self.tool} {json.dumps(call)}" for call in self.calls)
+        return "\n".join(f"use {prefix}{tool} {json.dumps(call)}" for tool, call in self.calls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,25 +178,29 @@ def _inspector(room: Room) -> Said:
     task = room.task
     modules = real.package("inspector")
     start = [real.node(), str(modules / ".bin" / "mcp-inspector"), "--cli", task.url]
-    start += ["--transport", "http", "--header", f"{KEY_FIELD}: {task.key}", "--method"]
+    start += ["--transport", "sse" if task.sse else "http"]
+    if task.era:
+        start += ["--protocol-era", task.era]
+    start += ["--header", f"{KEY_FIELD}: {task.key}", "--method"]
     path = os.pathsep.join([str(Path(real.node()).parent), "/usr/bin", "/bin"])
     listed = room.run(*start, "tools/list", PATH=path)
     tools = [tool["name"] for tool in json.loads(listed)["tools"]]
     results = []
-    for call in task.calls:
-        given = [word for name, value in call.items() for word in ("--tool-arg", f"{name}={value}")]
-        called = room.run(*start, "tools/call", "--tool-name", task.tool, *given, PATH=path)
+    for tool, arguments in task.calls:
+        given = ("--tool-name", tool, "--tool-args-json", json.dumps(arguments))
+        called = room.run(*start, "tools/call", *given, PATH=path)
         results.append(json.loads(called)["content"][0]["text"])
     return Said(tools=tools, results=results, output=listed)
 
 
 def _claude(room: Room) -> Said:
-    """Its own check of the server's health, then two calls by the model on loopback."""
+    """Its own check of the server's health, then calls by the model on loopback."""
     task = room.task
+    kind = "sse" if task.sse else "http"
     claude = str(real.package("claude") / ".bin" / "claude")
     key = f"{KEY_FIELD}: {task.key}"
     quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    add = ("mcp", "add", "--scope", "user", "--transport", "http", "gate", task.url, "-H", key)
+    add = ("mcp", "add", "--scope", "user", "--transport", kind, "gate", task.url, "-H", key)
     room.run(claude, *add, **quiet)
     health = room.run(claude, "mcp", "list", **quiet)
     if not re.search(r"^gate: .*Connected", health, re.MULTILINE):
@@ -205,7 +208,7 @@ def _claude(room: Room) -> Said:
     model = {"ANTHROPIC_BASE_URL": task.model, "ANTHROPIC_API_KEY": "none"}
     # It keeps tools from its model until asked for them, but takes calls by their full names.
     prompt = task.prompt("mcp__gate__")
-    server = {"type": "http", "url": task.url, "headers": task.headers}
+    server = {"type": kind, "url": task.url, "headers": task.headers}
     configuration = room.home / "mcp.json"
     configuration.write_text(json.dumps({"mcpServers": {"gate": server}}))
     only = ("--mcp-config", str(configuration), "--strict-mcp-config")
@@ -214,7 +217,7 @@ def _claude(room: Room) -> Said:
 
 
 def _gemini(room: Room) -> Said:
-    """Its own check of the server's health, then two calls by the model on loopback."""
+    """Its own check of the server's health, then calls by the model on loopback."""
     task = room.task
     start = [real.node(), str(real.package("gemini") / ".bin" / "gemini")]
     where = {"url": task.url, "type": "sse"} if task.sse else {"httpUrl": task.url}
@@ -272,6 +275,7 @@ CLIENT_LIST = (
     RealClient("typescript_sdk_2", ("node", "sdk2"), _typescript("2")),
     RealClient("fastmcp", ("fastmcp",), _python("fastmcp", "fast.py")),
     RealClient("langchain", ("langchain",), _python("langchain", "chain.py")),
+    RealClient("openai_agents", ("agents",), _python("agents", "agents_sdk.py")),
     RealClient("mcp_remote", ("node", "mcp-remote", "mcp1"), _mcp_remote),
     RealClient("inspector", ("node", "inspector"), _inspector),
     RealClient("claude_code", ("claude",), _claude),

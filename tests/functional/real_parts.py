@@ -62,6 +62,7 @@ PARTS = (
     # 4.1.6 asks for a certifi younger than what package indexes have.
     Part("fastmcp", "venv", ("fastmcp<4.1.6",)),
     Part("langchain", "venv", ("langchain-mcp-adapters",)),
+    Part("agents", "venv", ("openai-agents",)),
     # What reads OpenAPI documents: a generator of clients, a validator, a finder of faults.
     Part(
         "openapi",

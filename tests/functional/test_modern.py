@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
-from typing_extensions import override
-
 from tests.functional import real
 from tests.functional.gate_process import GATE, NO_LIMITS, GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
@@ -248,14 +246,8 @@ class LifeTests(ModernCase):
         self.gate.stop()
 
 
-class Growing(Task):
-    """Have the list of tools grow, let some time pass, call what is new."""
-
-    @override
-    def prompt(self, prefix: str = "") -> str:
-        """See `Task.prompt`."""
-        tools = ["test_trigger_tool_change", *["test_tool_with_progress"] * 5, "test_grown"]
-        return "\n".join(f"use {prefix}{tool} {{}}" for tool in tools)
+# Have the list of tools grow, let some time pass, call what is new.
+GROWING = ("test_trigger_tool_change", *["test_tool_with_progress"] * 5, "test_grown")
 
 
 class ClaudeCodeTests(ModernCase):
@@ -271,8 +263,7 @@ class ClaudeCodeTests(ModernCase):
                 url=f"https://127.0.0.1:{self.gate.port}/{server}/mcp",
                 certificate=self.gate.certificate,
                 key=self.key,
-                tool="test_simple_text",
-                calls=[{}, {}],
+                calls=[("test_simple_text", {})] * 2,
                 model=model.url,
             )
             said = BY_NAME["claude_code"].run(task)
@@ -289,12 +280,11 @@ class ClaudeCodeTests(ModernCase):
         model = FakeModel()
         self.addCleanup(model.stop)
         said = BY_NAME["claude_code"].run(
-            Growing(
+            Task(
                 url=f"https://127.0.0.1:{self.gate.port}/web/mcp",
                 certificate=self.gate.certificate,
                 key=self.key,
-                tool="",
-                calls=[],
+                calls=[(tool, {}) for tool in GROWING],
                 model=model.url,
             )
         )

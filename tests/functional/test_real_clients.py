@@ -215,8 +215,7 @@ class Bed:
             url=f"https://127.0.0.1:{self.gate.port}/{server}/mcp",
             certificate=self.gate.certificate,
             key=f"ol_api_{user}",
-            tool=tried.tool,
-            calls=[tried.call(user, marker) for marker in MARKERS],
+            calls=[(tried.tool, tried.call(user, marker)) for marker in MARKERS],
             model=self.model.url,
         )
         return BY_NAME[client].run(task)

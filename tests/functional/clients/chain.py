@@ -14,13 +14,13 @@ TASK = json.loads(sys.argv[1])
 
 
 async def main() -> None:
-    """List the tools and call one."""
-    server = {"transport": "streamable_http", "url": TASK["url"], "headers": TASK["headers"]}
-    tools = await MultiServerMCPClient({"gate": server}).get_tools()
-    chosen = next(tool for tool in tools if tool.name == TASK["tool"])
-    results = [str(await chosen.ainvoke(arguments)) for arguments in TASK["calls"]]
-    names = [tool.name for tool in tools]
-    print(json.dumps({"tools": names, "results": results}))  # noqa: T201 - read by the test
+    """List the tools and call some."""
+    kind = "sse" if TASK["sse"] else "streamable_http"
+    server = {"transport": kind, "url": TASK["url"], "headers": TASK["headers"]}
+    listed = await MultiServerMCPClient({"gate": server}).get_tools()
+    tools = {tool.name: tool for tool in listed}
+    results = [str(await tools[tool].ainvoke(arguments)) for tool, arguments in TASK["calls"]]
+    print(json.dumps({"tools": list(tools), "results": results}))  # noqa: T201 - read by the test
 
 
 asyncio.run(main())

@@ -2,7 +2,7 @@
 The Python SDK 1.x as a client: over HTTP, or of a stdio server.
 
 ``sdk1.py TASK`` with the task of `tests.functional.real_clients` as JSON; ``command`` in it runs a
-stdio server instead of connecting to ``url``, ``sse`` in it connects over HTTP+SSE.
+stdio server instead of connecting to ``url``.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ def connect() -> Any:
         return stdio_client(
             StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
         )
-    if TASK.get("sse"):
+    if TASK["sse"]:
         return sse_client(TASK["url"], headers=TASK["headers"])
     return streamablehttp_client(TASK["url"], headers=TASK["headers"])
 
 
 async def main() -> None:
-    """List the tools and call one."""
+    """List the tools and call some."""
     async with connect() as streams, ClientSession(streams[0], streams[1]) as session:
         await session.initialize()
         tools = [tool.name for tool in (await session.list_tools()).tools]
         results = [
-            (await session.call_tool(TASK["tool"], arguments)).content[0].text
-            for arguments in TASK["calls"]
+            (await session.call_tool(tool, arguments)).content[0].text
+            for tool, arguments in TASK["calls"]
         ]
     print(json.dumps({"tools": tools, "results": results}))  # noqa: T201 - read by the test
 

@@ -9,6 +9,7 @@ import json
 import sys
 
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
@@ -16,13 +17,18 @@ TASK = json.loads(sys.argv[1])
 
 
 async def main() -> None:
-    """List the tools and call one."""
+    """List the tools and call some."""
     http = create_mcp_http_client(headers=TASK["headers"])
-    async with http, Client(streamable_http_client(TASK["url"], http_client=http)) as client:
+    transport = (
+        sse_client(TASK["url"], headers=TASK["headers"])
+        if TASK["sse"]
+        else streamable_http_client(TASK["url"], http_client=http)
+    )
+    async with http, Client(transport, mode=TASK["era"] or "auto") as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
         results = [
-            (await client.call_tool(TASK["tool"], arguments)).content[0].text
-            for arguments in TASK["calls"]
+            (await client.call_tool(tool, arguments)).content[0].text
+            for tool, arguments in TASK["calls"]
         ]
     print(json.dumps({"tools": tools, "results": results}))  # noqa: T201 - read by the test
 

@@ -1,8 +1,7 @@
 """
 A client of the official Python SDK, of either major version, at an address of many servers.
 
-Reads ``{"url", "key", "mode"}`` from stdin, prints what it saw as JSON.  With ``calls``, names and
-arguments of tools, it calls these, and says of each whether it failed and what it told.
+Reads ``{"url", "key", "mode"}`` from stdin, prints what it saw as JSON.
 """
 
 # ruff: noqa: T201 - a program of its own: it prints.
@@ -25,19 +24,9 @@ def text(result: Any) -> str:
     return "".join(getattr(part, "text", "") for part in result.content)
 
 
-async def answer(session: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Call one tool; an error of JSON-RPC is raised."""
-    result = await session.call_tool(name, arguments)
-    failed = result.is_error if TWO else result.isError
-    return {"tool": name, "failed": bool(failed), "text": text(result)}
-
-
 async def seen(session: Any) -> dict[str, Any]:
     """Use what there is."""
     tools = (await session.list_tools()).tools
-    if "calls" in ASKED:
-        answers = [await answer(session, *call) for call in ASKED["calls"]]
-        return {"tools": [tool.name for tool in tools], "answers": answers}
     resources = (await session.list_resources()).resources
     read = await session.read_resource(resources[0].uri)
     told = {

@@ -17,7 +17,8 @@ if (version === "1") {
   ({ Client, StreamableHTTPClientTransport } = await load("@modelcontextprotocol/client"));
 }
 
-const client = new Client({ name: "tried", version: "1" });
+const options = version === "2" && task.era ? { versionNegotiation: { mode: task.era } } : {};
+const client = new Client({ name: "tried", version: "1" }, options);
 let Transport = StreamableHTTPClientTransport;
 if (task.sse) {
   ({ SSEClientTransport: Transport } = await load(
@@ -28,8 +29,8 @@ const transport = new Transport(new URL(task.url), { requestInit: { headers: tas
 await client.connect(transport);
 const tools = (await client.listTools()).tools.map((tool) => tool.name);
 const results = [];
-for (const args of task.calls) {
-  const answer = await client.callTool({ name: task.tool, arguments: args });
+for (const [name, args] of task.calls) {
+  const answer = await client.callTool({ name, arguments: args });
   results.push(answer.content[0].text);
 }
 await client.close();

@@ -71,7 +71,12 @@ def read_messages(asked: Json) -> Turn:
         if message["role"] == "user" and ORDER.search(said):
             prompt, results = said, []
         results += [flat(block) for block in blocks if block["type"] == "tool_result"]
-    return Turn(prompt, results, [tool.get("name", "") for tool in asked.get("tools") or []])
+    return Turn(prompt, results, tool_names(asked))
+
+
+def tool_names(asked: Json) -> list[str]:
+    """Give the names of the tools that a request offers."""
+    return [tool.get("name", "") for tool in asked.get("tools") or []]
 
 
 def write_message(turn: Turn, number: int, model: str) -> tuple[Json, list[Json]]:
@@ -120,9 +125,13 @@ def read_contents(asked: Json) -> Turn:
                 results.append(flat(part["functionResponse"].get("response")))
             elif content.get("role") == "user" and ORDER.search(part.get("text", "")):
                 prompt, results = part["text"], []
+    return Turn(prompt, results, declared_names(asked))
+
+
+def declared_names(asked: Json) -> list[str]:
+    """Give the names of the functions that a request declares."""
     tools = asked.get("tools") or []
-    offered = [one["name"] for tool in tools for one in tool.get("functionDeclarations", [])]
-    return Turn(prompt, results, offered)
+    return [one["name"] for tool in tools for one in tool.get("functionDeclarations", [])]
 
 
 def write_candidate(turn: Turn) -> Json:
@@ -161,11 +170,13 @@ class Handler(BaseHTTPRequestHandler):
         if path.endswith("/messages"):
             model = str(asked.get("model"))
             whole, events = write_message(read_messages(asked), next(self.server.numbers), model)
+            self.server.offered.update(tool_names(asked))
             if asked.get("stream"):
                 self.reply_events(events)
             else:
                 self.reply(whole)
         elif path.endswith(":streamGenerateContent"):
+            self.server.offered.update(declared_names(asked))
             self.reply_events([write_candidate(read_contents(asked))])
         elif path.endswith(":generateContent"):
             self.reply(write_candidate(read_contents(asked)))
@@ -209,7 +220,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FakeModel(ThreadingHTTPServer):
-    """The model, on a port of its own and in threads of its own."""
+    """
+    The model, on a port of its own and in threads of its own.
+
+    :ivar offered: names of the tools that agents let it call.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -217,6 +232,7 @@ class FakeModel(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.numbers = itertools.count(1)
+        self.offered: set[str] = set()
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
         self._thread.start()
 
