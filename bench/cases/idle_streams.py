@@ -28,8 +28,6 @@ _SPARE = 1000
 _GATE = """\
 max_connections = {room}
 streams_per_key = 0
-sessions_per_key = 100000
-sessions_total = 100000
 sse_keepalive = 25s
 """
 

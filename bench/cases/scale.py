@@ -18,7 +18,6 @@ from bench.lab.usage import usage
 SESSIONS, KEYS = 10_000, 1000
 OPEN, CALL = "10 000 sessions", "32 clients"
 FEW, MANY = f"{GATE}, 1 key, 32 sessions", f"{GATE}, 1 000 keys, 10 000 sessions"
-ROOM = "sessions_per_key = 100000\nsessions_total = 100000\n"
 
 
 def run(lab: Lab) -> None:
@@ -26,7 +25,7 @@ def run(lab: Lab) -> None:
     clients = lab.size(32, 4)
     sessions, keys = lab.size(SESSIONS, 60), lab.size(KEYS, 10)
     few = Gate(lab, stdio("io", echo.command()))
-    many = Gate(lab, stdio("io", echo.command()), keys=keys, gate=ROOM)
+    many = Gate(lab, stdio("io", echo.command()), keys=keys)
     task = {
         "port": many.port,
         "path": "/io/mcp",

@@ -2,8 +2,8 @@
 The gate as a contender: ``twistd -n mcpgate`` with a configuration, keys and a state of its own.
 
 It does what it does for every administrator: keys are checked, buckets are kept (too large to meet
-them), every request is logged to a file.  Only what would end a long run is off: limits on
-connections of one address and on requests of one connection, where every client is one address.
+them), every request is logged to a file.  Only what would end a run is off: limits on connections
+of one address, on requests of one connection, on sessions of one key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ state_dir = {directory}/state
 drain_timeout = 2s
 max_connections_per_address = 0
 requests_per_connection = 0
-session_idle = 1h
+sessions_per_key = 100000
+sessions_total = 100000
 {gate}
 [auth:keys]
 type = static

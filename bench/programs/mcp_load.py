@@ -16,6 +16,7 @@ One thread on epoll: what this program costs is not what is measured, but it sha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -79,10 +80,10 @@ class Client:
 
     # --- Requests -------------------------------------------------------------------------------
 
-    def head(self, method: str, name: str = "") -> str:
+    def head(self, method: str, name: str = "", verb: str = "POST") -> str:
         """Make the fields of a request, all but its length."""
         lines = [
-            f"POST {self.task['path']} HTTP/1.1",
+            f"{verb} {self.task['path']} HTTP/1.1",
             f"Host: {HOST}:{self.task['port']}",
             "Content-Type: application/json",
             "Accept: application/json, text/event-stream",
@@ -139,6 +140,12 @@ class Client:
         self.ask(self.request("initialize", hello))
         self.session = self.found.get(b"mcp-session-id", b"").decode()
         self.ask(self.request("notifications/initialized", {}, notify=True))
+
+    def leave(self) -> None:
+        """End the session, as good clients do; who can not end one has lost nothing."""
+        if self.session:
+            with contextlib.suppress(LoadError, OSError, ValueError, httptools.HttpParserError):
+                self.ask(f"{self.head('', verb='DELETE')}\r\n".encode())
 
     def prepare(self, tool: str) -> None:
         """Make the call that is sent again and again, but for its id."""
@@ -313,6 +320,9 @@ def over_http(task: dict[str, Any]) -> dict[str, object]:
         after, whole = usage(pid, without=without), usage(pid)
         more["cpu_us"] = (after.cpu_s - before.cpu_s) / max(1, len(tally.times_s)) * 1e6
         more |= {"rss_mib": whole.rss_mib, "processes": whole.processes}
+    if not task.get("handshakes"):
+        for client in clients:
+            client.leave()
     return tally.told(seconds, **more)
 
 
