@@ -16,9 +16,10 @@ from typing import Final
 from bench.lab import cores
 from bench.lab.parts import Parts
 
-RATE_HZ: Final = 250
+RATE_HZ: Final = 200
 SHOWN: Final = 30
 _END_S = 20.0
+_WAITING: Final = "waiting"
 _FRAME = re.compile(r"^(\S+) \((.*?)(?::\d+)?\)$")
 
 
@@ -76,6 +77,7 @@ def summary(stacks: str) -> str:
     Other threads wait for most of their life, which can not be told from work from outside.
     """
     alone: Counter[str] = Counter()
+    rooms: Counter[str] = Counter()
     within: Counter[str] = Counter()
     total = 0
     for line in stacks.splitlines():
@@ -87,6 +89,7 @@ def summary(stacks: str) -> str:
         times = int(number)
         total += times
         alone[frames[-1]] += times
+        rooms[_room(frames[-1])] += times
         for frame in set(frames):
             within[frame] += times
     lines = [f"{total} samples", "", "  self   with  function"]
@@ -95,7 +98,18 @@ def summary(stacks: str) -> str:
     lines += ["", "  with  function"]
     for frame, count in within.most_common(2 * SHOWN):
         lines.append(f"{count / total:6.1%}  {frame}")
+    working = total - rooms.pop(_WAITING, 0)
+    lines += ["", f"{working} samples not waiting, by the room whose code ran", ""]
+    lines += [f"{count / max(1, working):6.1%}  {room}" for room, count in rooms.most_common(SHOWN)]
     return "\n".join([*lines, ""])
+
+
+def _room(frame: str) -> str:
+    """Give the folder of a function, two deep: ``mcpgate/web``, ``twisted/internet``."""
+    if frame.startswith("EPollReactor.doPoll"):
+        return _WAITING
+    path = frame.rpartition("(")[2].rstrip(")")
+    return "/".join(path.split("/")[:2]) if "/" in path else path
 
 
 def _short(frame: str) -> str:

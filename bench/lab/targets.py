@@ -68,7 +68,8 @@ def judge(outcomes: Outcomes) -> list[Verdict]:
             verdicts.append(Verdict(target, reason, None))
             continue
         met = value >= target.bound if target.at_least else value <= target.bound
-        verdicts.append(Verdict(target, f"{value:.3g}", met))
+        shown = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        verdicts.append(Verdict(target, shown, met))
     return verdicts
 
 
