@@ -284,6 +284,10 @@ class IUpstream(Interface):
         "sent; at first of when this was made."
     )
 
+    unreachable: bool = Attribute(
+        "The last connection could not be made, and nothing came from the server since."
+    )
+
     def ask_alive(timeout_s: float) -> bool:
         """
         Ask the server for a sign of life, in its own era; whatever it says shows in ``heard_s``.

@@ -103,8 +103,9 @@ class Check:
 
     @property
     def unresponsive(self) -> bool:
-        """Tell whether it did not answer when it was asked last, and nothing came since."""
-        return self._health.missed > 0 and self.heard_s < self._asked_s
+        """Tell whether it did not answer, or could not be reached, and nothing came since."""
+        silent = self._health.missed > 0 and self.heard_s < self._asked_s
+        return silent or bool(self.running.upstream.unreachable)
 
     def cancel(self) -> None:
         """Look after it no more."""

@@ -80,7 +80,7 @@ class Report:
     :ivar leases: uses that keep it running; ``passive``: those that do not.
     :ivar starts: how often it was started.
     :ivar spec: the entry it was started by.
-    :ivar unresponsive: it runs, and did not answer when it was asked last.
+    :ivar unresponsive: it runs, and did not answer when it was asked last, or refused connections.
     :ivar heard_at: wall clock, seconds, of when anything was heard of it last; None when none
         runs.
     """

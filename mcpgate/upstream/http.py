@@ -89,6 +89,7 @@ class HTTPUpstream:
         self.authority = authority
         self.seconds = clock.seconds
         self.heard_s = clock.seconds()
+        self._refused_s = -1.0
         self._question = question
         self._clock = clock
         self._make_endpoint = make_endpoint
@@ -160,6 +161,11 @@ class HTTPUpstream:
             self.fail(exchange, BackendUnavailable())
 
     # --- IUpstream ----------------------------------------------------------------------------
+
+    @property
+    def unreachable(self) -> bool:
+        """See `IUpstream.unreachable`."""
+        return self._refused_s >= self.heard_s
 
     def ask_alive(self, timeout_s: float) -> bool:
         """See `IUpstream.ask_alive`."""
@@ -314,6 +320,7 @@ class HTTPUpstream:
             del self._open[pool]
         self._connecting.pop(exchange, None)
         if not exchange.over:
+            self._refused_s = self.seconds()
             self._meters.events["upstream_connect_failed"] += 1
             log.info(
                 "Connecting to {authority} failed: {reason}",

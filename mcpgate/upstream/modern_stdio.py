@@ -80,7 +80,10 @@ class ModernStdioUpstream:
     :param strangers: the callers are strangers to each other: what can not be told apart is
         dropped rather than shown to someone.
     :ivar heard_s: see `IUpstream.heard_s`.
+    :ivar unreachable: there is nothing to connect to.
     """
+
+    unreachable: Final = False
 
     def __init__(
         self,

@@ -158,6 +158,11 @@ class SSEUpstream:
         """See `IUpstream.heard_s`."""
         return self._http.heard_s
 
+    @property
+    def unreachable(self) -> bool:
+        """See `IUpstream.unreachable`."""
+        return self._http.unreachable
+
     def ask_alive(self, timeout_s: float) -> bool:
         """See `IUpstream.ask_alive`; within the conversation where there is one."""
         if self.current is not None and self.current.ask_alive(timeout_s):

@@ -97,7 +97,10 @@ class StdioUpstream:
     :param ask_timeout_s: how long a client may think about a server's request.
     :ivar log_level: the last ``logging/setLevel`` the child accepted, else empty.
     :ivar heard_s: see `IUpstream.heard_s`.
+    :ivar unreachable: there is nothing to connect to.
     """
+
+    unreachable: Final = False
 
     def __init__(
         self,

@@ -251,6 +251,14 @@ class RealServersTests(HealthCase):
 class ElsewhereTests(HealthCase):
     """A server the gate did not start."""
 
+    def test_gone(self) -> None:
+        """One that is not there is not shown as running when a call has found that out."""
+        port = free_port()
+        self.begin(f"[server:far]\nurl = http://127.0.0.1:{port}/mcp\n")
+        self.assertIn("error", Client(self.gate, "far", self.key).initialize().message)
+        self.assertTrue(self.in_state("far", "unresponsive"))
+        self.assertFalse(self.in_state("far", "running"))
+
     def test_left_alone(self) -> None:
         """One that hangs is left alone until it answers again, and is never ended."""
         port = free_port()

@@ -449,6 +449,7 @@ class FakeUpstream:
     def __init__(self) -> None:
         self.closed: Deferred[GateError] = Deferred()
         self.heard_s = 0.0
+        self.unreachable = False
 
     def ask_alive(self, timeout_s: float) -> bool:
         """See `IUpstream.ask_alive`."""

@@ -133,6 +133,14 @@ class AskingTests(ChecksTestCase):
         self.assertFalse(self.report().unresponsive)
         self.assertIs(self.report().state, InstanceState.RUNNING)
 
+    def test_refused_connections(self) -> None:
+        """One that refuses connections is not shown as running, before anybody asks it."""
+        self.start().release()
+        self.upstreams[0].unreachable = True
+        self.assertTrue(self.report().unresponsive)
+        self.upstreams[0].unreachable = False
+        self.assertFalse(self.report().unresponsive)
+
     def test_off_and_on(self) -> None:
         """With an interval of 0 nothing is asked; a reload turns it on for what runs."""
         off = replace(CHECKED, lifetime=replace(LIFE, health_interval_s=0.0))

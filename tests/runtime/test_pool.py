@@ -56,6 +56,7 @@ class FakeUpstream:
         self.instance = instance
         self.closed: list[GateError] = []
         self.heard_s = 0.0
+        self.unreachable = False
         self.asked: list[float] = []
         self.owes = True
 

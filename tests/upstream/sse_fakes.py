@@ -31,6 +31,7 @@ class FakeSSEServer:
         self.error: GateError | None = None
         self.closed: GateError | None = None
         self.heard_s = 0.0
+        self.unreachable = False
         self.asked: list[float] = []
         verifyObject(IHTTPUpstream, self)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
@@ -125,6 +126,21 @@ class HTTPTests(HTTPUpstreamTestCase):
         self.clock.pump([0.5] * 22)
         self.assertTrue(wire.aborted)
         self.assertGreater(self.heard_ago(), 60.0)
+
+    def test_unreachable(self) -> None:
+        """Where no connection can be made, that is known without asking, until one answers."""
+        self.clock.advance(5.0)
+        _, receiver = self.get()
+        _, connecting = self.server.waiting.pop()
+        self.assertFalse(self.upstream.unreachable)
+        connecting.errback(ConnectionRefusedError())
+        self.assertIsInstance(receiver.failure, BackendUnavailable)
+        self.assertTrue(self.upstream.unreachable)
+        self.clock.advance(1.0)
+        _, _, _, connection = self.served()
+        self.assertTrue(self.upstream.unreachable)
+        connection.dataReceived(b"HTTP/1.1 200 OK\r\n")
+        self.assertFalse(self.upstream.unreachable)
 
     def test_not_asked(self) -> None:
         """What is closed is not asked, nor what nobody has a question for."""

@@ -189,6 +189,7 @@ class UpstreamTests(SynchronousTestCase):
         """How it is, it is asked where it can answer; without a conversation over HTTP alone."""
         self.server.heard_s = 7.0
         self.assertEqual(self.upstream.heard_s, 7.0)
+        self.assertFalse(self.upstream.unreachable)
         self.assertTrue(self.upstream.ask_alive(5.0))
         self.assertEqual(self.server.asked, [5.0])
         conversation = self.open()
