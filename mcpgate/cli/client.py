@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mcpgate.cli.addresses import address
+from mcpgate.cli.addresses import endpoint
 from mcpgate.cli.edit import DONE, NOT_DONE, REFUSED, replace
 from mcpgate.config.load import read_config
 from mcpgate.config.model import Config
@@ -201,7 +201,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wanted(config: Config, arguments: argparse.Namespace, key: str) -> Wanted:
-    base = (arguments.url or address(config)).rstrip("/")
+    base = (arguments.url or "").rstrip("/")
     known = [spec.name for spec in config.servers]
     for name in arguments.servers:
         if name not in known:
@@ -210,7 +210,8 @@ def _wanted(config: Config, arguments: argparse.Namespace, key: str) -> Wanted:
     names = arguments.servers or known
     if not names:
         raise LookupError("there is no server yet. Add one: mcpgate add NAME")
-    return Wanted({name: f"{base}/{name}/mcp" for name in names}, key, arguments.header)
+    urls = {name: endpoint(config, name, base) for name in names}
+    return Wanted(urls, key, arguments.header)
 
 
 def _merge(path: Path, told: str | dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from mcpgate.cli.addresses import address
+from mcpgate.cli.addresses import endpoint
 from mcpgate.cli.control_client import print_table
 from mcpgate.cli.edit import DONE, REFUSED, add_config, no_such
 from mcpgate.config.editing import NoSuchSectionError, section_text
@@ -63,8 +63,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _rows(config: Config) -> list[dict[str, Any]]:
     servers: Any = as_dict(config)["servers"]
-    url = address(config)
-    return [{**server, "url": f"{url}/{server['name']}/mcp"} for server in servers]
+    return [{**server, "url": endpoint(config, server["name"])} for server in servers]
 
 
 def _show(arguments: argparse.Namespace) -> int:

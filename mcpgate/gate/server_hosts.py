@@ -43,6 +43,11 @@ class ServerHosts:
                 return server
         return ""
 
+    def host_of(self, server: str) -> str:
+        """Give the first name that stands for a server; empty when none does."""
+        hosts = (before + server + after for before, after in self._ends)
+        return next((host for host in hosts if self.server_of(host) == server), "")
+
     def names(self, servers: Iterable[str]) -> list[str]:
         """
         Give what a certificate must hold: wildcards where one will do, else each server's name.

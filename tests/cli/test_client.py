@@ -46,6 +46,15 @@ class ClientTests(SynchronousTestCase):
             self.assertIn(URL, out)
             self.assertNotIn("s3cret", out)
 
+    def test_own_host(self) -> None:
+        """A server with a host of its own is told by it, unless another address is asked for."""
+        text = self.gate.read_text()
+        self.gate.write_text(
+            text.replace("[gate]", "[gate]\nserver_hosts = mcp-*.example.org *.example.net")
+        )
+        self.assertIn(" https://mcp-notes.example.org/mcp ", self.client("claude")[1])
+        self.assertIn(" https://x/notes/mcp ", self.client("claude", "--url", "https://x/")[1])
+
     def test_commands(self) -> None:
         """Clients that are set up by commands get commands."""
         self.assertEqual(

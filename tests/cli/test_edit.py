@@ -77,6 +77,18 @@ class EditTests(SynchronousTestCase):
         self.assertEqual(names, ["notes", *"abcdefg"])
         self.assertIn("http://127.0.0.1:8080/notes/mcp", self.mcpgate("list")[1])
 
+    def test_own_host(self) -> None:
+        """Servers are listed with their own hosts, on the port of the listener."""
+        self.gate.write_text(BASE.replace("[gate]", "[gate]\nserver_hosts = *.example.org"))
+        self.assertIn("http://notes.example.org:8080/mcp", self.mcpgate("list")[1])
+        self.gate.write_text(
+            BASE.replace(
+                "[gate]",
+                "[gate]\nserver_hosts = *.example.org\npublic_url = https://notes.example.org",
+            )
+        )
+        self.assertIn("https://notes.example.org/notes/mcp", self.mcpgate("list")[1])
+
     def test_refused(self) -> None:
         """What can not be meant, or would make a bad file, changes nothing and says why."""
         for words, what in (

@@ -26,6 +26,9 @@ class ServerHostsTests(SynchronousTestCase):
             ("", ""),
         ):
             self.assertEqual(hosts.server_of(name), server, name)
+        self.assertEqual(hosts.host_of("notes"), "notes.a.example")
+        self.assertEqual(hosts.host_of("gate"), "mcp-gate-x.b.example")
+        self.assertEqual(ServerHosts().host_of("notes"), "")
         self.assertFalse(ServerHosts())
         self.assertEqual(ServerHosts().server_of("a"), "")
 
