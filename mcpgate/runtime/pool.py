@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, succeed
@@ -716,11 +717,16 @@ class InstancePool:
         lines, count = running.instance.log_after(int(seen) if known else 0)
         return LogView(lines=tuple(lines), cursor=f"{running.instance.instance_id}:{count}")
 
-    def callers(self) -> list[Caller]:
-        """Give those instances were started for, as far as they are known; each once."""
+    def callers(self, within_s: float = inf) -> list[Caller]:
+        """
+        Give those instances were started for, as far as they are known; each once.
+
+        :param within_s: only those who used one within so many seconds.
+        """
         found = {}
+        since = self._clock.seconds() - within_s
         for record in self._records.values():
-            if record.caller is not None:
+            if record.caller is not None and record.last_use >= since:
                 found[record.caller.principal] = record.caller
         return list(found.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,8 +53,14 @@ def bounds_of(gate: GateSection) -> Bounds:
     )
 
 
-def certificate_sources(config: Config, now: Callable[[], datetime]) -> list[Source]:
-    """Give where certificates come from: the files named, or one made on the spot."""
+def certificate_sources(
+    config: Config, now: Callable[[], datetime], servers: Callable[[], Iterable[str]]
+) -> list[Source]:
+    """
+    Give where certificates come from: the files named, or one made on the spot.
+
+    :param servers: gives the names of servers and groups there are now.
+    """
     tls = config.tls
     if tls.certificates:
         return [
@@ -63,9 +69,8 @@ def certificate_sources(config: Config, now: Callable[[], datetime]) -> list[Sou
         ]
     directory = config.gate.state_dir / "tls"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    servers = [spec.name for spec in (*config.servers, *config.groups)]
-    names = (*tls.names, *server_hosts(config.gate).names(servers))
-    return [lambda: self_signed(str(directory), names, now())]
+    hosts = server_hosts(config.gate)
+    return [lambda: self_signed(str(directory), (*tls.names, *hosts.names(servers())), now())]
 
 
 def server_hosts(gate: GateSection) -> ServerHosts:
@@ -77,6 +82,7 @@ class Front:
     """
     Everything between the sockets and the dispatcher.
 
+    :param servers: gives the names of servers and groups there are now.
     :ivar store: the certificates; None when nothing is served over TLS.
     """
 
@@ -91,6 +97,7 @@ class Front:
         make_request_id: Callable[[], str],
         record: Callable[[AccessEntry], None],
         wall: Callable[[], float],
+        servers: Callable[[], Iterable[str]],
     ) -> None:
         gate = config.gate
         self._reactor = reactor
@@ -117,7 +124,7 @@ class Front:
         listens = (*gate.listen, *config.admin.listen)
         if any(parse_listen(text).kind is Kind.TLS for text in listens):
             self.store = CertificateStore(
-                certificate_sources(config, now),
+                certificate_sources(config, now, servers),
                 now=now,
                 meters=meters,
                 http2=gate.http2,
@@ -182,6 +189,12 @@ class Front:
     def refresh_certificates(self) -> None:
         """Read certificates again if they changed."""
         if self.store is not None and self.store.refresh():
+            self.tell_guard()
+
+    def servers_changed(self) -> None:
+        """Have a self-signed certificate hold the hosts of the servers there are now."""
+        made = not self._config.tls.certificates and self._config.gate.server_hosts
+        if made and self.store is not None and self.store.reload():
             self.tell_guard()
 
     @deferred

@@ -58,7 +58,7 @@ from mcpgate.web.guard import Guard
 from mcpgate.web.listening.certificates import CertificateError
 from mcpgate.web.listening.listeners import BadListen
 from mcpgate.web.listening.open_files import OpenFilesWatch, raise_open_files
-from mcpgate.web.mcp.cold.prestart import make_greeting
+from mcpgate.web.mcp.cold.prestart import Greeting
 from mcpgate.web.mcp.endpoint import MCPEndpoint, Speaker
 from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.modern.choice import EraProbe
@@ -202,9 +202,11 @@ class Gateway(StagedService):
             meters=meters,
             guard=self.guard,
             make_request_id=make_id,
+            servers=lambda: [spec.name for spec in (*self.catalog.servers, *self.catalog.groups)],
             record=self._counted(self._logs.record if self._logs is not None else ignore),
             wall=time.time,
         )
+        self.catalog.watch(self.front.servers_changed)
         self.pages = Pages(self, make_id)
         self.dispatcher = self._make_dispatcher()
         self.reloading = Reload(self)
@@ -292,6 +294,10 @@ class Gateway(StagedService):
         )
         routes = Routes((*config.servers, *config.groups), self.server_hosts)
         self.catalog.watch(lambda: routes.replace((*self.catalog.servers, *self.catalog.groups)))
+        greeting = Greeting(self.pool, self._reactor, self.pool.callers)
+        greeting.serve(config.servers)
+        self.access.revocations.on_revoked(greeting.forget)
+        self.catalog.watch(lambda: greeting.serve(self.catalog.servers))
         return Dispatcher(
             guard=self.guard,
             show_page=self.pages.show_public,
@@ -312,7 +318,7 @@ class Gateway(StagedService):
                 public_url=config.gate.public_url,
             ),
             relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
-            greet=make_greeting(config.servers, self.pool, self._reactor),
+            greet=greeting,
         )
 
     def _add_stages(self, open_files: OpenFilesWatch) -> None:

@@ -287,3 +287,17 @@ class PrestartTests(ColdCase):
         self.assertLess(took, AT_ONCE_S)
         self.assertEqual(client.call("env", of="X_KEY").text, self.keys[0])
         self.assertEqual(self.events()["instance_prestarted"], 1)
+
+    def test_by_a_reload(self) -> None:
+        """One that a reload brings starts at the reload, for the key that is at work."""
+        self.begin(STDIO)
+        Client(self.gate, "io", self.keys[0]).initialize()
+        ahead = STDIO.replace(":io", ":ahead") + "prestart = on\n"
+        self.gate.write(self.gate.ini.read_text() + ahead)
+        self.assertEqual(self.gate.command("config", "apply").returncode, 0)
+
+        def begun() -> set[tuple[str, str]]:
+            return {(one["server"], one["state"]) for one in self.gate.told("ps")}
+
+        wait_for(lambda: ("ahead", "running") in begun(), "it runs")
+        self.assertEqual(len(self.gate.told("ps")), 2)

@@ -94,3 +94,21 @@ class ServerHostsTests(TestCase):
         wrapped = self.gate.context().wrap_socket(raw, server_hostname="mcp-time.example.org")
         self.addCleanup(wrapped.close)
         self.assertIsNotNone(wrapped.version())
+
+    def test_new_server(self) -> None:
+        """A reload that brings a server makes the certificate anew; what is open stays open."""
+        client = self.client("mcp-io.example.org")
+        client.initialize()
+        with client.listen() as stream:
+            self.gate.write(self.gate.ini.read_text() + STDIO.replace(":io", ":new"))
+            self.assertEqual(self.gate.command("config", "apply").returncode, 0)
+            self.gate._context = None
+            raw = socket.create_connection(("127.0.0.1", self.gate.port), 10)
+            wrapped = self.gate.context().wrap_socket(raw, server_hostname="mcp-new.example.org")
+            self.addCleanup(wrapped.close)
+            self.assertIsNotNone(wrapped.version())
+            self.assertEqual(client.call("tell", message="x").status, 200)
+            self.assertFalse(stream.isclosed())
+        pem = self.gate.certificate.read_bytes()
+        self.assertEqual(self.gate.command("config", "apply").returncode, 0)
+        self.assertEqual(self.gate.certificate.read_bytes(), pem)

@@ -1000,6 +1000,9 @@ class OperatorTests(PoolTestCase):
         for who in ("a", "b", "a"):
             self.successResultOf(self.ask(who)).release()
         self.assertEqual({one.principal.subject for one in self.pool.callers()}, {"a", "b"})
+        self.clock.advance(5.0)
+        self.successResultOf(self.ask("b")).release()
+        self.assertEqual([one.principal.subject for one in self.pool.callers(4.0)], ["b"])
 
     def test_counted(self) -> None:
         """Starts, ends and processor time are counted by server; none is counted twice."""

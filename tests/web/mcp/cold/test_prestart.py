@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.model import Caller, Isolation, Lifetime, Owner, ServerSpec, Transport
-from mcpgate.web.mcp.cold.prestart import make_greeting
+from mcpgate.web.mcp.cold import prestart
+from mcpgate.web.mcp.cold.prestart import Greeting
 from tests.web.endpoint_kit import World, caller_of, request
 
 NOTES = ServerSpec(
@@ -26,6 +27,13 @@ class GreetingTests(SynchronousTestCase):
         """Make one over a pool that notes what it is asked."""
         self.clock = Clock()
         self.begun: list[tuple[str, Owner, str]] = []
+        self.at_work: dict[str, float] = {}
+        pool: Any = self
+        self.greeting = Greeting(pool, self.clock, self.callers)
+
+    def callers(self, within_s: float) -> list[Caller]:
+        """See `InstancePool.callers`."""
+        return [caller_of(name) for name, ago_s in self.at_work.items() if ago_s < within_s]
 
     def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
         """See `IInstancePool.start_ahead`."""
@@ -34,11 +42,7 @@ class GreetingTests(SynchronousTestCase):
 
     def greet(self, caller: Caller, times: int = 1) -> list[str]:
         """Have somebody come; give what was begun for it."""
-        pool: Any = self
-        if not hasattr(self, "greeting"):
-            made = make_greeting([NOTES, PLAIN, SHARED], pool, self.clock)
-            assert made is not None
-            self.greeting = made
+        self.greeting.serve([NOTES, PLAIN, SHARED])
         for _ in range(times):
             self.greeting(caller)
         self.assertEqual(self.begun, [])
@@ -69,8 +73,45 @@ class GreetingTests(SynchronousTestCase):
 
     def test_nobody_wants_it(self) -> None:
         """Without such a server there is nothing to do on any request."""
-        pool: Any = self
-        self.assertIsNone(make_greeting([PLAIN], pool, self.clock))
+        self.greeting.serve([PLAIN])
+        self.greeting(caller_of("ann"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_new_server(self) -> None:
+        """One that a reload brings is started for whoever is at work, and would find it running."""
+        self.greeting.serve([PLAIN, SHARED])
+        self.clock.advance(0)
+        self.at_work = {"ann": 59.0, "bob": 61.0}
+        for _ in range(2):
+            self.greeting.serve([PLAIN, NOTES, SHARED])
+            self.clock.advance(0)
+        self.assertEqual([(name, user) for name, _, user in self.begun], [("notes", "ann")])
+        self.begun.clear()
+        self.greeting.serve([])
+        forever = replace(NOTES, lifetime=Lifetime(idle_stop_s=0.0))
+        self.greeting.serve([forever])
+        self.clock.advance(0)
+        self.assertEqual([user for _, _, user in self.begun], ["ann", "bob"])
+
+    def test_revoked(self) -> None:
+        """Nothing is started for a key that was revoked, until it comes and is good again."""
+        self.at_work = {"ann": 1.0, "bob": 1.0}
+
+        def added() -> list[str]:
+            self.begun.clear()
+            self.greeting.serve([])
+            self.greeting.serve([NOTES])
+            self.clock.advance(0)
+            return [user for _, _, user in self.begun]
+
+        self.greeting.forget(caller_of("ann").principal)
+        self.assertEqual(added(), ["bob"])
+        self.greeting(caller_of("ann"))
+        self.assertEqual(added(), ["ann", "ann", "bob"])  # it was seen just now, too
+        self.patch(prestart, "_KNOWN", 3)
+        for number in range(5):
+            self.greeting.forget(caller_of(f"k{number}").principal)
+        self.assertEqual(len(self.greeting._gone), 3)
 
     def test_bounded(self) -> None:
         """However many keys come, not all are remembered."""
