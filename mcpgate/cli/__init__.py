@@ -31,6 +31,7 @@ COMMANDS: Final = (
     "demo",
     "doctor",
     "export",
+    "health",
     "importing",
     "keys",
     "logs",

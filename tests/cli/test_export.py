@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,9 @@ class ExportTests(SynchronousTestCase):
         # What Podman of today knows is what that of 4.6 knew: it refuses any other key.
         known = {"Image", "Exec", "Volume", "PublishPort", "ReadOnly", "Tmpfs"}
         known |= {"NoNewPrivileges", "DropCapability", "PodmanArgs"}
+        known |= {
+            f"Health{one}" for one in ("Cmd", "Interval", "Timeout", "StartPeriod", "Retries")
+        }
         inside = quadlet.partition("[Container]\n")[2].partition("\n[")[0].splitlines()
         keys = {line.partition("=")[0] for line in inside if line and line[0] != "#"}
         self.assertEqual(keys, known)
@@ -75,6 +79,7 @@ class ExportTests(SynchronousTestCase):
             "image": str,
             "command": str,
             "restart": str,
+            "healthcheck": dict,
             "stop_grace_period": str,
             "init": bool,
             "read_only": bool,
@@ -87,6 +92,12 @@ class ExportTests(SynchronousTestCase):
         }
         self.assertEqual({name: type(value) for name, value in service.items()}, kinds)
         self.assertEqual(service["image"], "localhost/mcpgate:latest")
+        asked = ["python", "-P", "-m", "mcpgate.cli.health", "--config", str(self.gate)]
+        self.assertEqual(service["healthcheck"]["test"], ["CMD", *asked])
+        told = f"\nHealthCmd={' '.join(asked)}\n"
+        self.assertIn(told, self.exported("quadlet"))
+        usual = json.dumps([*asked[:-1], "/etc/mcpgate/gate.ini"])
+        self.assertIn(f"CMD {usual}", (ETC / "Dockerfile").read_text())
         self.assertEqual(service["ports"], ["8443:8443"])
         for name in ("tmpfs", "cap_drop", "security_opt", "ports", "volumes"):
             self.assertEqual({type(one) for one in service[name]}, {str}, name)
