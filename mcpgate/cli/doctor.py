@@ -127,6 +127,7 @@ def looks(config: Config, pid: int | None) -> dict[str, Look]:
         "programs": lambda: machine.programs(config, os.environ),
         "files_dir": lambda: machine.files_dir(config, folder, mounts),
         **containers.looks(config, gate_id, pid),
+        **network.names(config),
         **network.remotes(config),
     }
 

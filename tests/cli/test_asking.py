@@ -11,6 +11,8 @@ from typing import Any
 from mcpgate.cli import make_parser
 from mcpgate.cli.asking import MAX_PAGES, tokens_of
 from mcpgate.cli.control_client import NO_GATE
+from mcpgate.config.listeners import Listener
+from mcpgate.service.doctor import network
 from tests.cli.test_control_client import CommandCase, FakeConnection
 
 TOOL = {"name": "echo", "description": "Says it again.\nAnd again.", "inputSchema": {}}
@@ -309,3 +311,66 @@ class AddTests(AskingCase):
         FakeConnection.answer = (200, b"{}")
         self.assertEqual(self.add("--set", "nothing=x"), 2)
         self.assertEqual(self.path.read_text(), self.text)
+
+
+class RemoveTests(AskingCase):
+    """``mcpgate remove --test``."""
+
+    def setUp(self) -> None:
+        """Write a configuration with a server."""
+        super().setUp()
+        base = Path(self.mktemp())
+        base.mkdir()
+        self.path = base / "gate.ini"
+        self.text = "[gate]\nlisten = tcp:80:interface=127.0.0.1\nstate_dir = /state\n"
+        self.text += "[auth:keys]\ntype = static\nkeys_file = keys\n"
+        self.text += "[server:old]\nurl = https://a.example.org/mcp\n"
+        self.path.write_text(self.text)
+        self.answers["/reload"] = {"changes": []}
+        self.status: int | Exception = 404
+        self.patch(network, "get", self.get)
+
+    def get(self, listener: Listener, target: str) -> tuple[int, str]:
+        """See `mcpgate.service.doctor.network.get`."""
+        self.assertEqual((listener.port, target), (80, "/old/mcp"))
+        if isinstance(self.status, Exception):
+            raise self.status
+        return self.status, ""
+
+    def remove(self, *words: str) -> int:
+        """Run it."""
+        given = ["remove", "old", "--test", *words, "--config", str(self.path)]
+        arguments = make_parser().parse_args(given)
+        return int(arguments.run(arguments))
+
+    def test_gone(self) -> None:
+        """A server that is gone is said to be."""
+        self.assertEqual(self.remove("--dry-run"), 0)
+        self.assertEqual(self.path.read_text(), self.text)
+        self.assertEqual(self.remove(), 0)
+        self.assertNotIn("[server:old]", self.path.read_text())
+        self.assertIn("old is gone.", self.out.getvalue())
+
+    def test_remains(self) -> None:
+        """One that is served still, or whose path answers, comes back into the file."""
+        for status, why in ((401, "/old/mcp at port 80 answers 401"), (OSError("no"), "no")):
+            self.status = status
+            self.assertEqual(self.remove(), 1)
+            self.assertIn(why, self.err.getvalue())
+            self.assertEqual(self.path.read_text(), self.text)
+        self.answers["/servers"] = {"servers": [{"name": "old"}]}
+        self.assertEqual(self.remove(), 1)
+        self.assertIn("serves it still", self.err.getvalue())
+        self.answers["/reload"] = [{"refused": "line 3"}, {"changes": []}]
+        self.assertEqual(self.remove(), 1)
+        self.assertIn("line 3", self.err.getvalue())
+        self.assertEqual(self.path.read_text(), self.text)
+
+    def test_not_begun(self) -> None:
+        """Without a gate, or without such a server, nothing is written."""
+        FakeConnection.answer = FileNotFoundError()
+        self.assertEqual(self.remove(), NO_GATE)
+        FakeConnection.answer = (200, b"{}")
+        self.path.write_text(self.text.replace(":old", ":new"))
+        self.assertEqual(self.remove(), 1)
+        self.assertIn("there is no [server:old]", self.err.getvalue())

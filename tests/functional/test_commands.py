@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from unittest import TestCase
 
 from tests.functional.gate_process import (
@@ -109,6 +110,26 @@ class CommandTests(TestCase):
         self.assertEqual(len(failing), 2, ran.stdout)
         self.assertIn(f"(pid {os.getpid()})", failing[0])
         self.assertIn("no-such-program", failing[1])
+
+    def test_health(self) -> None:
+        """A gate that answers is well, asked by the command or by what health checks run."""
+        lean = [sys.executable, "-P", "-m", "mcpgate.cli.health", "--config", str(self.gate.ini)]
+
+        def asked() -> tuple[int, int]:
+            ran = subprocess.run(lean, capture_output=True, check=False, timeout=30)
+            return self.gate.command("health").returncode, ran.returncode
+
+        self.assertEqual(asked(), (0, 0))
+        self.gate.stop()
+        self.assertEqual(asked(), (3, 3))
+
+    def test_remove(self) -> None:
+        """A server that is taken out is seen to be gone, at once and at every listener."""
+        ran = self.gate.command("remove", "web", "--test")
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        self.assertIn("web is gone.", ran.stdout)
+        self.assertEqual(Client(self.gate, "web", self.key).initialize().status, 404)
+        self.assertEqual(self.client.call("echo", message="x").text, "echo: x")
 
     def test_no_gate(self) -> None:
         """Exit code 3 where none runs."""

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from unittest import TestCase
 
@@ -210,7 +211,24 @@ class SeedTests(TestCase):
         self.assertEqual(stream.readline().strip(), b"event: endpoint")
         self.assertIn(b"/filesystem/messages?", stream.readline())
         self.assertEqual(gate.get("/filesystem/sse").status, 401)
+        for path in (f"/filesystem/{key}/sse", f"/{key}/filesystem/sse", f"/filesystem/sse/{key}"):
+            self.assertIn(gate.get(path, Accept="text/event-stream").status, (401, 404), path)
+        took = sorted(self.opening(gate, "/filesystem/sse", key) for _ in range(9))
+        self.assertLess(took[4], 0.5)
         self.assertEqual(gate.get("/").status, 200)
+
+    def opening(self, gate: SeedGate, path: str, key: str) -> float:
+        """Open an event stream on a connection of its own; give the seconds to its first event."""
+        began = time.monotonic()
+        connection = gate.connection()
+        try:
+            fields = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream"}
+            connection.request("GET", path, headers=fields)
+            stream = connection.getresponse()
+            self.assertEqual(stream.readline().strip(), b"event: endpoint")
+            return time.monotonic() - began
+        finally:
+            connection.close()
 
     def test_files_of_the_central_proxy(self) -> None:
         """S3: the production file, those of its bridges and of its clients are accepted."""

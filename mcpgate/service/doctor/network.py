@@ -8,18 +8,22 @@ import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 from mcpgate.config.listeners import Listener, parse_listener
 from mcpgate.config.model import Config, RemoteSource
 from mcpgate.service.doctor.findings import FAIL, WARN, Finding, Look
+from mcpgate.service.front import server_hosts
 from mcpgate.web.listening.ports import port_holder
 
 WAIT_S: Final = 5.0
+MOST_NAMES: Final = 20
 
 _PID: Final = re.compile(r"\(pid (\d+)\)$")
 _PRIVILEGED: Final = 1024
+_SHOWN: Final = 4
 
 
 def listeners(
@@ -61,12 +65,18 @@ def _port(port: int, pid: int | None, uid: int, held: str) -> Finding:
 def reached(config: Config) -> dict[str, Look]:
     """Give looks at the listeners of a running gate: each must answer ``/ready``."""
     looks: dict[str, Look] = {}
+    for listener in askable(config):
+        name = f"answer at {listener.port}"
+        looks[name] = partial(_asked, name, listener)
+    return looks
+
+
+def askable(config: Config) -> Iterator[Listener]:
+    """Give the listeners that anybody on this machine can ask."""
     for text in config.gate.listen:
         listener = parse_listener(text)
         if listener.port and listener.prefix != "redirect" and "haproxy:" not in text:
-            name = f"answer at {listener.port}"
-            looks[name] = partial(_asked, name, listener)
-    return looks
+            yield listener
 
 
 def _asked(name: str, listener: Listener) -> list[Finding]:
@@ -74,6 +84,21 @@ def _asked(name: str, listener: Listener) -> list[Finding]:
 
 
 def _ask(name: str, listener: Listener) -> Finding:
+    try:
+        status, body = get(listener, "/ready")
+    except (OSError, HTTPException) as error:
+        return Finding(check=name, level=FAIL, text=f"no answer: {error}", remedy="see the log")
+    if status == 200:
+        return Finding(check=name, text="the gate is ready")
+    return Finding(check=name, level=WARN, text=f"{status}: {body}", remedy="see the log")
+
+
+def get(listener: Listener, target: str) -> tuple[int, str]:
+    """
+    Ask a listener of this machine for something; give the status and how the body begins.
+
+    :raises OSError: it does not answer; `HTTPException`: it answers something else than HTTP.
+    """
     host = listener.interface or "127.0.0.1"
     if host in ("0.0.0.0", "::"):  # noqa: S104  # what a listener may say
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104  # the same
@@ -84,16 +109,41 @@ def _ask(name: str, listener: Listener) -> Finding:
         context = ssl._create_unverified_context()  # noqa: S323  # as said
         connection = HTTPSConnection(host, listener.port, timeout=WAIT_S, context=context)
     try:
-        connection.request("GET", "/ready", headers={"Host": f"{host}:{listener.port}"})
+        connection.request("GET", target, headers={"Host": f"{host}:{listener.port}"})
         answer = connection.getresponse()
-        body = answer.read(1000).decode("utf-8", "replace").strip()
-    except (OSError, HTTPException) as error:
-        return Finding(check=name, level=FAIL, text=f"no answer: {error}", remedy="see the log")
+        return answer.status, answer.read(1000).decode("utf-8", "replace").strip()
     finally:
         connection.close()
-    if answer.status == 200:
-        return Finding(check=name, text="the gate is ready")
-    return Finding(check=name, level=WARN, text=f"{answer.status}: {body}", remedy="see the log")
+
+
+def names(config: Config) -> dict[str, Look]:
+    """Give looks at the names clients use: the public one, and those of servers."""
+    hosts = server_hosts(config.gate)
+    public = urlsplit(config.gate.public_url).hostname or ""
+    servers = (spec.name for spec in (*config.servers, *config.groups) if bool(hosts))
+    found = dict.fromkeys([public, *map(hosts.host_of, servers)])
+    wanted = [name for name in found if name and not _is_address(name)][:MOST_NAMES]
+    return {f"name {name}": partial(_resolved, name) for name in wanted}
+
+
+def _resolved(host: str) -> list[Finding]:
+    """Ask the resolver of this machine; what it says may differ from what clients are told."""
+    name = f"name {host}"
+    try:
+        found = {str(one[4][0]) for one in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        remedy = "a DNS record for it, or mend public_url and server_hosts"
+        text = f"clients may not find it: {error}"
+        return [Finding(check=name, level=WARN, text=text, remedy=remedy)]
+    return [Finding(check=name, text=f"leads to {', '.join(sorted(found)[:_SHOWN])}")]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def remotes(config: Config) -> dict[str, Look]:

@@ -167,3 +167,37 @@ class RemoteTests(SynchronousTestCase):
         self.failing = error
         told = network.connected("x", "https://far.example/", None)
         self.assertIn("not trusted: self-signed certificate", told.text)
+
+
+class NameTests(SynchronousTestCase):
+    """The names clients use."""
+
+    def found(self, config: Config) -> dict[str, Finding]:
+        """Look them up."""
+        found = [one for look in network.names(config).values() for one in look()]
+        return {one.check: one for one in found}
+
+    def test_names(self) -> None:
+        """The public name and those of servers are looked up, addresses are not."""
+
+        def resolve(host: str, port: None, **options: Any) -> list[Any]:
+            if host == "notes.example.org":
+                raise socket.gaierror(-2, "Name or service not known")
+            return [(2, 1, 6, "", ("192.0.2.1", 0)), (10, 1, 6, "", ("2001:db8::1", 0, 0, 0))]
+
+        self.patch(socket, "getaddrinfo", resolve)
+        spec = ServerSpec(name="notes", transport=Transport.HTTP, url="https://a.test/")
+        gate = GateSection(public_url="https://mcp.example.org", server_hosts=("*.example.org",))
+        found = self.found(Config(gate=gate, servers=(spec,)))
+        self.assertEqual(set(found), {"name mcp.example.org", "name notes.example.org"})
+        self.assertIn("192.0.2.1, 2001:db8::1", found["name mcp.example.org"].text)
+        missing = found["name notes.example.org"]
+        self.assertEqual(missing.level, "warn")
+        self.assertIn("a DNS record", missing.remedy)
+        self.assertEqual(self.found(Config(gate=GateSection(public_url="https://192.0.2.1"))), {})
+
+    def test_bounded(self) -> None:
+        """Of a flood of names the first are looked up."""
+        specs = tuple(ServerSpec(name=f"s{n}", transport=Transport.STDIO) for n in range(99))
+        gate = GateSection(server_hosts=("*.example.org",))
+        self.assertEqual(len(network.names(Config(gate=gate, servers=specs))), 20)
