@@ -16,7 +16,7 @@ help:
 	@echo "make unit        only the fast tests"
 	@echo "make functional  only the tests with real sockets, processes and servers"
 	@echo "make docs        build the documentation into docs/_build/html"
-	@echo "make bench       measure"
+	@echo "make bench       measure the gate beside others (python -m bench --help)"
 	@echo "make clean       remove what the others made"
 
 # --- Environments --------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from bench.lab.lab import Case, Lab, machine
 from bench.lab.running import ROOT, BenchError, NotHereError
 
 PLACE = ROOT / "var" / "bench"
-ROUNDS = 3
+ROUNDS = 5
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -111,6 +111,8 @@ def _case(outcome: Outcome, title: str) -> list[str]:
             titles = [work, *(KINDS[kind].label for kind in kinds)]
             parts += _table(titles, [tables.cells(row, kinds) for row in rows if row.figures])
         parts += [f"{row.contender}: not run: ``{row.reason}``\n" for row in rows if row.reason]
+    if turn_ms := outcome.about.get("longest_turn_ms"):
+        parts.append(f"Longest turn of the reactor, by the clock: {turn_ms} ms.\n")
     return [*parts, *(f"{note[0].upper()}{note[1:]}.\n" for note in outcome.notes)]
 
 

@@ -27,7 +27,7 @@ def start(lab: Lab, servers: int) -> dict[str, float]:
         time.sleep(lab.size(0.5, 0.0))
         return {"time_ms": gate.listening_s * 1000, "rss_mib": gate.usage().rss_mib}
     finally:
-        gate.program.stop()
+        gate.stop()
 
 
 def run(lab: Lab) -> None:

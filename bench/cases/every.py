@@ -19,6 +19,7 @@ from bench.cases import (
     scale,
     stdio,
     together,
+    turns,
     websocket,
     workers,
 )
@@ -42,6 +43,7 @@ CASES: Final[tuple[Case, ...]] = tuple(
         scale,
         limiter,
         reload,
+        turns,
         workers,
     )
 )

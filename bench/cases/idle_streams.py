@@ -58,7 +58,7 @@ def hold(lab: Lab, streams: int, *, tls: bool) -> dict[str, float]:
         living = clients.told(60.0)["living"]
     finally:
         clients.stop()
-        gate.program.stop()
+        gate.stop()
     if living < streams:
         raise BenchError(f"{streams - living} of {streams} streams were closed")
     return {

@@ -30,6 +30,7 @@ KINDS: Final = {
     "time_ms": Kind("ms"),
     "open_ms": Kind("ms to open", 2),
     "stall_ms": Kind("stall ms", 1),
+    "turn_cpu_ms": Kind("its CPU ms", 1),
     "events": Kind("events/s"),
     "mb_s": Kind("MB/s"),
     "cpu_us": Kind("CPU us", 1),

@@ -49,6 +49,7 @@ concurrent_per_key = 0
 {limits}
 {servers}
 """
+_TURN = "mcpgate_reactor_longest_turn_seconds"
 _RUN = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 _COMMAND = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
 
@@ -73,6 +74,8 @@ class Gate:
         core: Callable[[], list[str]] = cores.for_proxy,
     ) -> None:
         self.port, self.tls_port = free_port(), free_port()
+        self._about = lab.outcome.about
+        self._stopped = False
         self._directory = lab.place(GATE)
         self._gate, self._limits = gate, limits
         self.configure(servers)
@@ -84,6 +87,7 @@ class Gate:
         self.program.wait_for(lambda: listens(self.port), "it did not listen")
         self.listening_s = time.perf_counter() - begun
         self.program.wait_for(self._is_ready, "it was not ready")
+        lab.keep(self)
         if lab.profiles is not None:
             file = lab.profiles / f"{lab.outcome.case}-{self.pid}.stacks"
             lab.keep(Profile(Parts(lab.parts), self.pid, file))
@@ -125,6 +129,16 @@ class Gate:
         """Run a command of ``mcpgate``; :raises BenchError: it fails."""
         whole = [*cores.for_load(), *_COMMAND, *words, "--config", str(self.file)]
         return run(whole, self._directory, 60.0)
+
+    def stop(self) -> None:
+        """End it; its longest turn so far is kept with the case's results."""
+        if not self._stopped:
+            self._stopped = True
+            with contextlib.suppress(OSError, http.client.HTTPException, BenchError):
+                turn_ms = self.metrics().get(_TURN, 0.0) * 1000
+                about = self._about
+                about["longest_turn_ms"] = round(max(turn_ms, about.get("longest_turn_ms", 0.0)), 1)
+            self.program.stop()
 
     def usage(self, without: str = "") -> Usage:
         """Tell what it and its servers used."""

@@ -92,7 +92,7 @@ class Lab:
     @property
     def seconds(self) -> float:
         """How long one turn of steady work takes."""
-        return self.size(2.0, 0.15)
+        return self.size(1.0, 0.15)
 
     def place(self, name: str) -> Path:
         """Give a directory of its own for a program."""

@@ -137,10 +137,17 @@ def python(module: str, *words: object) -> list[str]:
     return [sys.executable, "-m", f"bench.programs.{module}", *(str(word) for word in words)]
 
 
-def run(command: Sequence[str | Path], directory: Path, timeout_s: float) -> str:
+def run(
+    command: Sequence[str | Path],
+    directory: Path,
+    timeout_s: float,
+    *,
+    good: Sequence[int] = (0,),
+) -> str:
     """
     Run a program to its end; give what it printed.
 
+    :param good: with which status it may end.
     :raises BenchError: it failed, or the time is over.
     """
     name = Path(command[0]).name
@@ -166,7 +173,7 @@ def run(command: Sequence[str | Path], directory: Path, timeout_s: float) -> str
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(_GRACE_S)
-    if process.returncode != 0:
+    if process.returncode not in good:
         said = (errors or out).strip().splitlines()
         raise BenchError(said[-1].strip()[:300] if said else f"{name} ended badly")
     return out

@@ -37,5 +37,7 @@ def text(outcome: Outcome, title: str) -> str:
             shown = "  ".join(o.rjust(w) for o, w in zip(others, widths[1:], strict=True))
             lines.append(f"   {first.ljust(widths[0])}  {shown}".rstrip())
         lines += [f"   {row.contender}: not run: {row.reason}" for row in rows if row.reason]
+    if turn_ms := outcome.about.get("longest_turn_ms"):
+        lines.append(f"   longest turn of the reactor: {turn_ms} ms")
     lines += [f"   note: {note}" for note in outcome.notes]
     return "\n".join([*lines, ""])

@@ -109,6 +109,11 @@ def _against_best(work: str, kind: str) -> Callable[[Outcome], float | None]:
     return measure
 
 
+def _longest(outcome: Outcome) -> float | None:
+    values = [value for row in outcome.rows if (value := row.median("turn_cpu_ms")) is not None]
+    return max(values) if values else None
+
+
 TARGETS: Final = (
     Target(
         "relay, small JSON, in clear",
@@ -241,6 +246,14 @@ TARGETS: Final = (
         "ms",
         False,
         _of_gate("100 servers", "stall_ms"),
+    ),
+    Target(
+        "longest turn of the reactor, 100 000 sessions",
+        "turns",
+        50.0,
+        "ms of CPU",
+        False,
+        _longest,
     ),
     Target(
         "two workers on two cores",
