@@ -2,7 +2,8 @@
 The longest turn of the reactor in everything that looks at many things at once.
 
 `bench.scale` does it, with 100 000 sessions: sweeps, restores, scrapes, reloads, large messages.
-Each row is one such work of the gate.  The clock's time of a turn grows where other programs want the processor; the processor's does not.
+Each row is one such work of the gate.  The clock's time of a turn grows where other programs want
+the processor; the processor's does not.
 """
 
 from __future__ import annotations
