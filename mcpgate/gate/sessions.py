@@ -125,6 +125,7 @@ class SessionTable:
     :param make_id: gives new ids: 128 random bits, visible ASCII (MCP 2025-06-18, Transports).
     :param idle_s: without use for this long a session ends; 0 = never.
     :param per_principal: most sessions of one principal; ``total``: of all.  0 = no cap.
+    :param has_room: tells whether memory is left for another one.
     """
 
     def __init__(
@@ -138,7 +139,9 @@ class SessionTable:
         idle_s: float = 3600.0,
         per_principal: int = 32,
         total: int = 10_000,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._has_room = has_room
         self._store = store
         self._clock = clock
         self._wall = wall
@@ -208,8 +211,10 @@ class SessionTable:
         :param kept: False for a session that ends with its client's connection: it is not
             written to the store, and never found by `pooled`.
         :raises TooLarge: the parameters are over 64 KiB.
-        :raises Overloaded: every session that could make room is in use.
+        :raises Overloaded: every session that could make room is in use, or memory is short.
         """
+        if not self._has_room():
+            raise Overloaded("The gate is short of memory.", retry_after_s=10.0)
         if len(initialize_params) > PARAMS_LIMIT_BYTES:
             raise TooLarge("The parameters of initialize are too large.")
         mine = self._by_principal.get(principal, {})

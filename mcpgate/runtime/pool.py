@@ -118,6 +118,7 @@ class InstancePool:
     :param current: gives the entry a server has now: sessions may hold one of before a reload.
     :param start_parallel: starts under way at once; ``start_queue`` more may wait.
     :param wheel: for the health checks; without one nobody is asked.
+    :param has_room: tells whether memory is left for another process.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class InstancePool:
         outlives: Callable[[ServerSpec], bool] = lambda _: False,
         current: Callable[[ServerSpec], ServerSpec] = lambda spec: spec,
         wheel: DeadlineWheel | None = None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._has_room = has_room
         self.limits = limits
         self._current = current
         self._clock = clock
@@ -396,6 +399,9 @@ class InstancePool:
         local = spec.runtime != REMOTE
         if local and (self._queue.full or (modest and len(self._queue))):
             raise RateLimited("Too many servers are being started.", retry_after_s=self._some_s())
+        if local and not self._has_room():
+            self._meters.events["start_refused"] += 1
+            raise Overloaded("The gate is short of memory.", retry_after_s=self._some_s())
         room = plan.make_room(
             (other.seen() for other in self._records.values()),
             Newcomer(

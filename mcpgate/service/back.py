@@ -117,6 +117,7 @@ def make_back(
     catalog: Catalog | None = None,
     is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
     discovers: Callable[[ServerSpec], bool] = lambda spec: False,
+    has_room: Callable[[], bool] = lambda: True,
 ) -> Back:
     """
     Put runtimes, pool and upstreams together.
@@ -125,6 +126,7 @@ def make_back(
     :param secret: of the state directory.
     :param is_modern: tells whether the process of a stdio server is spoken to in the modern era.
     :param discovers: tells whether a server on HTTP is known to speak the modern era.
+    :param has_room: see `InstancePool`.
     """
     gate = config.gate
     if catalog is None:
@@ -157,6 +159,7 @@ def make_back(
         current=lambda spec: catalog.find(spec.name) or spec,
         outlives=lambda spec: keep and spec.runtime == "docker" and spec.transport.listens,
         wheel=wheel,
+        has_room=has_room,
     )
     return Back(pool=pool, processes=processes, containers=containers, catalog=catalog)
 

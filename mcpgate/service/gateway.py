@@ -37,6 +37,7 @@ from mcpgate.service.front import Front, server_hosts
 from mcpgate.service.garbage import Garbage
 from mcpgate.service.legacy import make_speakers
 from mcpgate.service.logs import Logs, ignore, make_logs
+from mcpgate.service.memory import MemoryFiles, MemoryWatch
 from mcpgate.service.modern import make_asker, make_modern
 from mcpgate.service.on_legacy import make_on_legacy
 from mcpgate.service.pages import Pages
@@ -78,6 +79,8 @@ REFRESH_S = 2.0
 WATCH_S = 2.0
 # Containers are held against what the engine says this often (R48, R55).
 RECONCILE_S = 60.0
+# Streams closed in a second while memory is short.
+SHED_AT_ONCE = 64
 # More than this for what comes after draining: instances stop by the ladder of their grace.
 STOP_MARGIN_S = 30.0
 
@@ -144,6 +147,12 @@ class Gateway(StagedService):
         self.access.revocations.on_revoked(self._revoked)
         self._thread = OneThread(reactor.callFromThread, "sessions")
         self.store = SQLiteStore(reactor, self._thread, gate.state_dir / "sessions.sqlite")
+        self.memory = MemoryWatch(
+            meters,
+            ratio=MemoryFiles().ratio,
+            shed=self._shed_streams,
+            accept=self._accept,
+        )
         self.sessions = SessionTable(
             self.store,
             clock=reactor,
@@ -153,6 +162,7 @@ class Gateway(StagedService):
             idle_s=gate.session_idle_s,
             per_principal=gate.sessions_per_key,
             total=gate.sessions_total,
+            has_room=self.memory.has_room,
         )
         self._kept_eras = KeptEras(
             reactor,
@@ -178,6 +188,7 @@ class Gateway(StagedService):
             meters=meters,
             wall=time.time,
             secret=secret,
+            has_room=self.memory.has_room,
             is_modern=lambda spec: self.eras.known(spec).legacy is False,
             discovers=lambda spec: self.eras.known(spec).modern is True,
         )
@@ -337,6 +348,7 @@ class Gateway(StagedService):
             await self.sessions.sweep()
             await self.on_legacy.sessions.sweep()
 
+        self._public = self.front.serve(config.gate.listen, self.dispatcher)
         stages = [
             Stage("state directory", stop=self._state_dir.release),
             Stage("deadlines", stop=self.wheel.stop),
@@ -356,7 +368,7 @@ class Gateway(StagedService):
             Stage("scrapes", stop=self.pages.scrapes.stop),
             self.pages.control,
             Stage("drain", stop=self._drain),
-            self.front.serve(config.gate.listen, self.dispatcher),
+            self._public,
         ]
         if config.admin.listen:
             admin = self.front.serve(config.admin.listen, self.pages.show_admin)
@@ -368,6 +380,8 @@ class Gateway(StagedService):
             stages.insert(0, logs.service)
             stages.insert(1, Ticker(reactor, 1.0, logs.flush, name="access log"))
             stages.append(Garbage(reactor, self.meters))
+            # Embedded, memory is the business of whoever the process belongs to.
+            stages.append(Ticker(reactor, 1.0, self.memory.look, name="memory"))
         for stage in stages:
             stage.setServiceParent(self)
 
@@ -410,6 +424,21 @@ class Gateway(StagedService):
         self._ready = True
         log.info("mcpgate is ready: {count} servers", count=len(self.config.servers))
 
+    def _accept(self, wanted: bool) -> None:
+        self._public.accept(wanted)
+
+    def _shed_streams(self) -> int:
+        """Close some event streams that nothing goes on in, those longest unused first."""
+        closed = 0
+        for session in self.sessions:
+            stream = getattr(session.extras, "stream", None)
+            if stream is not None and not stream.over and session.in_use == 1:
+                _close_stream(session)
+                closed += 1
+                if closed >= SHED_AT_ONCE:
+                    break
+        return closed
+
     def _down(self) -> None:
         self._ready = False
         self._draining = True
@@ -446,12 +475,18 @@ class Gateway(StagedService):
             reasons.append(self.store.degraded)
         if self._logs is not None and self._logs.degraded():
             reasons.append(self._logs.degraded())
+        if not self.memory.has_room():
+            reasons.append("short of memory")
         return reasons
 
     def gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
         """Give further readings for ``/metrics``."""
         readings: dict[str, tuple[str, Callable[[], float]]] = {
             "starts_queued": ("Starts that wait for their turn.", lambda: self.pool.queued),
+            "memory_used_ratio": (
+                "Part of the gate's memory limit that is in use; 0 without a limit.",
+                lambda: self.memory.used,
+            ),
             "sessions_unwritten": ("Sessions waiting to be written.", lambda: len(self.store)),
             "sessions_held": (
                 "Sessions with servers of older revisions that the gate holds for modern clients.",

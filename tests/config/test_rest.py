@@ -37,6 +37,15 @@ paths:
 """
 
 
+def _merges() -> str:
+    """Give mappings each of which takes in the last one ten times: 10**8 keys, if multiplied."""
+    lines = ["m0: &m0 {k: v}"]
+    for number in range(1, 9):
+        taken = ", ".join([f"*m{number - 1}"] * 10)
+        lines.append(f"m{number}: &m{number} {{<<: [{taken}], x{number}: 1}}")
+    return "\n".join(lines)
+
+
 class RESTTests(SynchronousTestCase):
     """``openapi`` of a server."""
 
@@ -111,6 +120,7 @@ class RESTTests(SynchronousTestCase):
             ("\udcff", ".yaml", "no YAML"),
             ("a: !!binary aGk=", ".yaml", "holds a bytes"),
             (bomb, ".yaml", "too large"),
+            (_merges(), ".yaml", "no OpenAPI document"),
         ):
             self.assertIn(why, self.why(document, suffix=suffix))
 

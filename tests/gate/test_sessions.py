@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from itertools import count
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ class SessionCase(SynchronousTestCase):
         self.wall = 1_000_000.0
         self.table = self.make()
 
-    def make(self, **options: float) -> SessionTable:
+    def make(self, **options: Any) -> SessionTable:
         """Make a table over the same store, as after a restart."""
         self.clock = Clock()
         self.clock.advance(5000)
@@ -56,7 +57,7 @@ class SessionCase(SynchronousTestCase):
             wall=lambda: self.wall,
             make_id=lambda: f"id-{len(self.store.records)}-{next(numbers)}",
             meters=self.meters,
-            **options,  # type: ignore[arg-type]  # only numbers
+            **options,
         )
 
     def create(self, principal: Principal = ADA, server: str = "files") -> Session:
@@ -309,6 +310,17 @@ class CapTests(SessionCase):
             self.create()
         self.assertEqual(caught.exception.retry_after_s, 5.0)
         self.create(BOB)
+
+    def test_short_of_memory(self) -> None:
+        """Nothing new is begun, and nothing old ended for it, while memory is short."""
+        room = [True]
+        self.table = self.make(has_room=lambda: room[0], total=1)
+        session = self.create()
+        room[0] = False
+        with self.assertRaises(Overloaded) as caught:
+            self.create(BOB)
+        self.assertIn("memory", caught.exception.detail)
+        self.assertEqual(list(self.table), [session])
 
     def test_total(self) -> None:
         """Over all keys the least recently used idle session ends."""

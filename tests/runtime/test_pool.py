@@ -609,6 +609,18 @@ class CrashTests(PoolTestCase):
         self.clock.advance(0)
         return done
 
+    def test_short_of_memory(self) -> None:
+        """While memory is short nothing is started; what runs serves on."""
+        room = [True]
+        self.pool = self.make(has_room=lambda: room[0])
+        self.leased("a")
+        room[0] = False
+        self.failureResultOf(self.ask("b"), Overloaded)
+        self.successResultOf(self.ask("a"))
+        self.assertEqual(len(self.runtime.alive), 1)
+        room[0] = True
+        self.leased("b")
+
     def test_prestarted_gives_way(self) -> None:
         """When there is no room any more it tries again later."""
         self.pool = self.make(limits=Limits(max_running=1))

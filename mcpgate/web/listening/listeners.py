@@ -350,6 +350,13 @@ class Listeners(Service):
             return ProxiedFactory(factory, wheel=self._wheel, meters=self._meters)
         return factory
 
+    def accept(self, wanted: bool) -> None:
+        """Take new connections, or leave them to wait in the kernel's queue."""
+        for port in self._ports:
+            change = getattr(port, "startReading" if wanted else "stopReading", None)
+            if change is not None:
+                change()
+
     @override
     def stopService(self) -> Deferred[None]:
         """Close the listening sockets.  Idempotent."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -227,6 +229,20 @@ class ListenersTests(SynchronousTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual(service.bound, ())
         self.successResultOf(service.stopService())
+
+    def test_accept(self) -> None:
+        """Who connects can be made to wait, where the kind of port can do that."""
+        service = self.listeners("tcp:8080")
+        self.successResultOf(service.startService())
+        service.accept(False)
+        told: list[str] = []
+        port: Any = SimpleNamespace(
+            startReading=lambda: told.append("start"), stopReading=lambda: told.append("stop")
+        )
+        service._ports.append(port)
+        service.accept(False)
+        service.accept(True)
+        self.assertEqual(told, ["stop", "start"])
 
     def test_port_taken(self) -> None:
         """A taken port fails the start, names address and entry, and frees what was bound."""
