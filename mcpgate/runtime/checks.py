@@ -29,6 +29,9 @@ log = Logger()
 SPREAD: Final = 0.2
 """Questions come later than they might by up to this part of the interval, each by another."""
 
+LATE_S: Final = 5.0
+"""Who looks so much later than meant to had no turn: what was not heard meanwhile is no silence."""
+
 OFF_S: Final = 60.0
 """Where checks are off, a reload may turn them on: seen after this long."""
 
@@ -84,6 +87,7 @@ class Check:
         self._record = record
         self._health = Health()
         self._asked_s = 0.0
+        self._due_s = 0.0
         self._next_try_s = 0.0
         self._judging: IDelayedCall | None = None
         interval_s = self._spec.lifetime.health_interval_s or OFF_S
@@ -134,6 +138,7 @@ class Check:
     # --- Asking -------------------------------------------------------------------------------
 
     def _arm(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._due_s = self._checks.clock.seconds() + delay_s
         self._deadline = self._checks.wheel.arm(delay_s, call)
 
     def _arm_next(self, delay_s: float) -> None:
@@ -149,6 +154,9 @@ class Check:
         if not life.health_interval_s:
             self._health, self.shut = Health(), False
             self._arm_next(OFF_S)
+        elif self._had_no_turn():
+            # Nor had any other check: they are not to ask all at once now.
+            self._arm(life.health_interval_s * self._checks.luck(), self._due)
         elif quiet_s < life.health_interval_s:
             self._arm_next(life.health_interval_s - quiet_s)
         else:
@@ -167,6 +175,9 @@ class Check:
             return False
         return asked
 
+    def _had_no_turn(self) -> bool:
+        return self._checks.clock.seconds() - self._due_s > LATE_S
+
     def _late(self) -> None:
         """Read first what came while the gate itself had no turn."""
         self._deadline = None
@@ -175,8 +186,10 @@ class Check:
     def _judge(self) -> None:
         self._judging = None
         life = self._spec.lifetime
-        if self.heard_s >= self._asked_s:
+        answered = self.heard_s >= self._asked_s
+        if answered:
             self._well()
+        if answered or self._had_no_turn():
             self._arm_next(life.health_interval_s - life.health_timeout_s)
             return
         self._miss()

@@ -171,8 +171,12 @@ class HTTPUpstream:
         """See `IUpstream.ask_alive`."""
         if self._closed is not None or self._question is None:
             return False
+        # A server that serves one connection at a time would wait for the next request on a kept
+        # one, and never come to this.
+        for kept in tuple(self._idle.values()):
+            _retire(kept)
         asked = self._question()
-        receiver = Unread(self._let_go)
+        receiver = Unread(lambda: _retire(self._idle.get(POOL, [])))
         receiver.call = self.send(
             asked.method,
             asked.target,
@@ -185,10 +189,6 @@ class HTTPUpstream:
             stream=False,
         )
         return True
-
-    def _let_go(self) -> None:
-        for connection in tuple(self._idle.get(POOL, ())):
-            connection.retire()
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  What is sent afterwards fails with the same error."""
@@ -328,6 +328,11 @@ class HTTPUpstream:
                 reason=failure.getErrorMessage(),
             )
             exchange.fail(BackendUnavailable(retry_after_s=1))
+
+
+def _retire(idle: list[Connection]) -> None:
+    for connection in tuple(idle):
+        connection.retire()
 
 
 def encode_head(

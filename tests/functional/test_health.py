@@ -86,8 +86,7 @@ class HangingTests(HealthCase):
         client = self.client("io")
         pid = int(client.call("pid").text)
         rest(2)
-        self.assertTrue(self.in_state("io", "running"))
-        self.assertEqual(self.event("health_missed"), 0)
+        wait_for(lambda: self.in_state("io", "running"), "it is well", 5)
         self.freeze(pid)
         self.wait_unresponsive("io")
         wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
@@ -117,12 +116,13 @@ class HangingTests(HealthCase):
 
     def test_call_in_work(self) -> None:
         """A call that waits for one that hangs fails with the reason when it is replaced."""
-        self.begin(HANGING.format(name="io") + QUICK + "call_timeout = 3s\n")
+        self.begin(HANGING.format(name="io") + QUICK + "call_timeout = 8s\n")
         client = self.client("io")
         pid = int(client.call("pid").text)
         self.freeze(pid)
         self.wait_unresponsive("io")
-        rest(0.5)
+        # Its own time ends some seconds after the server's.
+        rest(4)
         error = client.call("pid").error
         self.assertEqual(error["data"]["reason"], "backend_died")
         self.assertEqual(error["data"]["exitReason"], "unresponsive")
@@ -134,7 +134,7 @@ class HangingTests(HealthCase):
         client = self.client("web")
         pid = int(client.call("pid").text)
         rest(2)
-        self.assertEqual(self.event("health_missed"), 0)
+        self.assertEqual(self.event("health_replaced"), 0)
         self.freeze(pid)
         self.wait_unresponsive("web")
         wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
@@ -155,7 +155,7 @@ class HangingTests(HealthCase):
 
         first = pid()
         rest(3)
-        self.assertEqual(self.event("health_missed"), 0)
+        self.assertEqual(self.event("health_replaced"), 0)
         self.assertEqual(pid(), first)
         self.freeze(first)
         self.wait_unresponsive("io")
@@ -168,15 +168,17 @@ class WellTests(HealthCase):
 
     def test_long_call(self) -> None:
         """One that hangs in a call is not touched: neither asleep nor at work."""
-        self.begin(HANGING.format(name="io") + QUICK + "call_timeout = 20s\n")
+        few = "health_failures = 2\ncall_timeout = 60s\n"
+        self.begin(HANGING.format(name="io") + QUICK + few)
         client = self.client("io")
         pid = int(client.call("pid").text)
         for tool in ("nap", "burn"):
-            waiting = client.begin(tool, seconds=4)
+            before = self.event("health_missed")
+            waiting = client.begin(tool, seconds=10)
             self.wait_unresponsive("io")
-            self.assertEqual(int(waiting.answer().text), pid)
-            wait_for(lambda: self.in_state("io", "running"), "it answers again", 5)
-        self.assertGreaterEqual(self.event("health_missed"), 6)
+            self.assertEqual(int(waiting.answer(60).text), pid)
+            wait_for(lambda: self.in_state("io", "running"), "it answers again", 10)
+            self.assertGreaterEqual(self.event("health_missed") - before, 2)
         self.assertEqual(self.event("health_replaced"), 0)
 
     def test_abandoned_work(self) -> None:
@@ -216,7 +218,7 @@ class RealServersTests(HealthCase):
             real.require(part)
         real.node()
         # Slow to start, all at once on a small machine.
-        often = "health_interval = 1s\nhealth_timeout = 1s\nhealth_failures = 2\n"
+        often = "health_interval = 1s\nhealth_timeout = 1s\nhealth_failures = 10\n"
         self.begin(*(one.entry(name) + often for name, one in YARDSTICKS.items()))
         clients = {name: Client(self.gate, name, self.key) for name in YARDSTICKS}
         for client in clients.values():
@@ -224,13 +226,14 @@ class RealServersTests(HealthCase):
             self.assertIn("result", client.request("tools/list").message)
         before = {one["server"]: one["starts"] for one in self.gate.told("ps")}
         rest(8)
+        for one in self.gate.told("ps"):
+            # Nobody but the gate has asked meanwhile.
+            self.assertLess(one["heard_s"], 7.0, one["server"])
+            self.assertEqual(one["starts"], before[one["server"]], one["server"])
         self.assertEqual(self.event("health_replaced"), 0)
         for name, client in clients.items():
-            self.assertTrue(self.in_state(name, "running"), name)
             self.assertIn("result", client.request("tools/list").message, name)
-        for one in self.gate.told("ps"):
-            self.assertLess(one["heard_s"], 5.0, one["server"])
-            self.assertEqual(one["starts"], before[one["server"]], one["server"])
+            self.assertTrue(self.in_state(name, "running"), name)
 
     def test_sse(self) -> None:
         """A server of HTTP+SSE that hangs is replaced; the next call opens another stream."""

@@ -267,6 +267,24 @@ class SilenceTests(ChecksTestCase):
         self.clock.advance(0)
         self.assertEqual(self.meters.events["health_missed"], 0)
 
+    def test_gate_that_stood_still(self) -> None:
+        """What was not heard while the whole gate, or the machine, stood still is no silence."""
+        self.lease.release()
+        while not self.upstreams[0].asked:
+            self.clock.advance(0.5)
+        self.clock.advance(100.0)
+        self.assertEqual(self.meters.events["health_missed"], 0)
+        self.answering = True
+        self.run_on(30)
+        self.assertGreater(len(self.upstreams[0].asked), 1)
+        self.clock.advance(500.0)
+        asked = len(self.upstreams[0].asked)
+        self.run_on(4.5)
+        self.assertEqual(len(self.upstreams[0].asked), asked, "all would be asked at once")
+        self.run_on(5)
+        self.assertEqual(len(self.upstreams[0].asked), asked + 1)
+        self.assertEqual(self.meters.events["health_missed"], 0)
+
     def test_stopped_at_that_moment(self) -> None:
         """One that is stopped when it would be judged is not judged."""
         self.lease.release()

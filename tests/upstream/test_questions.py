@@ -103,6 +103,12 @@ class HTTPTests(HTTPUpstreamTestCase):
         self.assertTrue(wire.disconnecting)
         self.assertEqual(self.upstream._idle.get(POOL), None)
 
+    def test_one_at_a_time(self) -> None:
+        """A server that serves one connection at a time is not kept busy by one without use."""
+        wire, _ = self.kept()
+        self.upstream.ask_alive(10.0)
+        self.assertTrue(wire.disconnecting)
+
     def test_stream(self) -> None:
         """A stream is not read to its end."""
         self.modern = True
