@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bench.cases.every import CASES
 from bench.lab import plot, tables, targets
-from bench.lab.figures import KINDS, Outcome
+from bench.lab.figures import Outcome
 from bench.lab.running import ROOT
 
 PAGE: Final = ROOT / "docs" / "reference" / "performance.rst"
@@ -33,6 +33,7 @@ Figures of two runs do not compare: this machine is shared, and drifts by a fact
 Within one run every contender does a short piece of the same work in turn, so ratios hold.
 They are taken within each round, and their median is given.
 What is measured has one core for itself; clients and the servers behind it have another.
+*Gate is x*: how many times as fast the gate is as what stands in the row.
 
 To measure your own machine::
 
@@ -42,7 +43,7 @@ To measure your own machine::
    python -m bench --profile relay   # tells where the gate's time goes
 
 """
-_VERDICTS: Final = {True: "met", False: "**missed**", None: "not measured"}
+_VERDICTS: Final = {True: "met", False: "**missed**", None: "-"}
 
 
 def write(results: Path) -> list[Path]:
@@ -92,7 +93,7 @@ def _targets(outcomes: Mapping[str, Outcome]) -> list[str]:
         [
             verdict.target.work,
             verdict.target.wanted,
-            verdict.value if verdict.met is not None else "",
+            verdict.value,
             _VERDICTS[verdict.met],
         ]
         for verdict in targets.judge(outcomes)
@@ -106,10 +107,9 @@ def _case(outcome: Outcome, title: str) -> list[str]:
         return [*parts, f"Not run: {outcome.skipped}.", ""]
     for work in outcome.works():
         rows = [row for row in outcome.rows if row.work == work]
-        kinds = tables.header(outcome, work)
-        if kinds:
-            titles = [work, *(KINDS[kind].label for kind in kinds)]
-            parts += _table(titles, [tables.cells(row, kinds) for row in rows if row.figures])
+        titles, *cells = tables.table(outcome, work)
+        if cells:
+            parts += _table([work, *titles[1:]], cells)
         parts += [f"{row.contender}: not run: ``{row.reason}``\n" for row in rows if row.reason]
     if turn_ms := outcome.about.get("longest_turn_ms"):
         parts.append(f"Longest turn of the reactor, by the clock: {turn_ms} ms.\n")
