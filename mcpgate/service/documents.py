@@ -13,9 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredSemaphore,
+    TimeoutError,
+    gatherResults,
+)
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +45,8 @@ FOLDER: Final = "openapi"
 # Its process gives up before; what is beside it is other documents' turns.
 CHECK_S: Final = 300.0
 FETCHES: Final = 4
+# All that one reload brings.
+PREPARE_S: Final = 90.0
 RETRY_S: Final = 5.0
 LONGEST_RETRY_S: Final = 300.0
 
@@ -182,26 +190,40 @@ class Documents:
         """
         Fetch what a reload brings, before it counts; `take` takes it up.
 
-        :raises BadRequest: a document can not be had, nor is there a copy of it.
+        :raises BadRequest: a document can not be had, nor is there a copy of it; or all together
+            take too long.
         """
         for one in self._prepared.values():
             _rest(one)
         self._prepared = {}
-        new: list[tuple[_Document, Deferred[bool]]] = []
+        new: list[_Document] = []
         for spec in servers:
             source, old = spec.rest_source, self._documents.get(spec.name)
             if source is None or (old is not None and old.source == source):
                 continue
-            one = _Document(spec, source)
-            new.append((one, Deferred.fromCoroutine(self._try(one))))
-        for one, trying in new:
-            await trying
-            if one.tools is None:
-                await self._take_up(one)
-            if one.tools is None:
-                self._prepared = {}
-                raise BadRequest(f"[server:{one.spec.name}] openapi: {one.problem}")
-            self._prepared[one.spec.name] = one
+            new.append(_Document(spec, source))
+        fetching = gatherResults(
+            [Deferred.fromCoroutine(self._prepare(one)) for one in new], consumeErrors=True
+        )
+
+        def late(_: object, timeout_s: float) -> NoReturn:
+            raise BadRequest(
+                f"Not all OpenAPI documents could be fetched within {timeout_s:g} s. "
+                "Nothing was changed; bring fewer at once."
+            )
+
+        await fetching.addTimeout(PREPARE_S, self._clock, late)
+        faults = [
+            f"[server:{one.spec.name}] openapi: {one.problem}" for one in new if not one.tools
+        ]
+        if faults:
+            raise BadRequest("\n".join(faults))
+        self._prepared = {one.spec.name: one for one in new}
+
+    async def _prepare(self, one: _Document) -> None:
+        await self._try(one)
+        if one.tools is None:
+            await self._take_up(one)
 
     # --- One document -----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from mcpgate.mcp.headers import routing_fields
 from mcpgate.mcp.jsonrpc import Request, encode
 from mcpgate.mcp.methods import DISCOVER
 from mcpgate.mcp.modern import MODERN, Context
-from mcpgate.model import KIB, ServerSpec
+from mcpgate.model import KIB, ServerSpec, Transport
 
 NAME: Final = "mcpgate-health"
 POOL: Final = "health"
@@ -58,7 +58,8 @@ def question(spec: ServerSpec, target: bytes, *, modern: bool) -> Question:
     :param modern: it is known to speak the modern era.
     """
     fields = [(b"user-agent", NAME.encode("ascii")), *impersonal_fields(spec)]
-    if modern:
+    speaks_mcp = spec.transport is not Transport.REST
+    if modern and speaks_mcp:
         request = discover()
         fields += [
             (b"content-type", b"application/json"),
@@ -69,7 +70,7 @@ def question(spec: ServerSpec, target: bytes, *, modern: bool) -> Question:
     fields.append((b"accept", b"application/json"))
     if spec.ready_path:
         return Question(method="GET", target=spec.ready_path.encode("ascii"), fields=fields)
-    if spec.rest is None:
+    if speaks_mcp:
         fields.append((b"mcp-session-id", NAME.encode("ascii")))
     return Question(method="OPTIONS", target=target, fields=fields)
 

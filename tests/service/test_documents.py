@@ -16,7 +16,7 @@ from mcpgate.config.problems import BadValueError
 from mcpgate.errors import BadRequest
 from mcpgate.gate.access.outbound import PrivateAddressError
 from mcpgate.model import RESTSource, ServerSpec, Transport
-from mcpgate.service.documents import CHECK_S, RETRY_S, Documents
+from mcpgate.service.documents import CHECK_S, PREPARE_S, RETRY_S, Documents
 from mcpgate.stores.document_files import DocumentFiles
 from mcpgate.telemetry.meters import Meters
 from tests.service.test_document_fetch import Response
@@ -315,6 +315,22 @@ class DocumentsTests(SynchronousTestCase):
         self.assertEqual((life.tools, life.state[0]), (["list"], "copy"))
         life.clock.advance(0)
         self.assertEqual(life.state[0], "copy")
+
+    def test_reload_faults(self) -> None:
+        """Every document that can not be had is named; those that come late end it as well."""
+        life = self.life
+        life.start(ConnectionError(), FILE)
+        more = replace(SPEC, name="more")
+        why = self.failureResultOf(life.documents.prepare([SPEC, more]), BadRequest).value.detail
+        self.assertEqual(
+            [line.split()[0] for line in why.split("\n")], ["[server:pets]", "[server:more]"]
+        )
+        life.outbound.answer = Response(body=document("list"))
+        life.thread.held = True
+        preparing = life.documents.prepare([SPEC])
+        life.clock.advance(PREPARE_S)
+        why = self.failureResultOf(preparing, BadRequest).value.detail
+        self.assertIn("within 90 s. Nothing was changed", why)
 
     def test_reload_meanwhile(self) -> None:
         """What is fetched while a reload takes the server out, or changes it, is nobody's."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from mcpgate.errors import BackendUnavailable, BadBackendAnswer, Draining
-from mcpgate.model import RESTService, ServerSpec, Transport
+from mcpgate.model import ServerSpec, Transport
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.http import HTTPUpstream
@@ -61,10 +61,9 @@ class QuestionTests(SynchronousTestCase):
         self.assertEqual(fields[b"mcp-protocol-version"], b"2026-07-28")
 
     def test_rest(self) -> None:
-        """A REST service knows nothing of sessions."""
-        service = RESTService(title="", version="", instructions="", operations=())
-        asked = question(replace(WEB, rest=service), b"/v1", modern=False)
-        self.assertEqual(asked.method, "OPTIONS")
+        """A REST service knows nothing of MCP: it is not asked in the era it is served in."""
+        asked = question(replace(WEB, transport=Transport.REST), b"/v1", modern=True)
+        self.assertEqual((asked.method, asked.body), ("OPTIONS", None))
         self.assertNotIn(b"mcp-session-id", dict(asked.fields))
 
 
