@@ -343,6 +343,13 @@ class CallCancelled(GateError):
     text = "The call was cancelled."
 
 
+class ToolWithheld(GateError):
+    """The tool is not as it was when it was trusted, and ``tools_pinned = block`` is set."""
+
+    status, code, reason = 403, -31011, "tool_withheld"
+    text = "The tool is not as it was when it was trusted."
+
+
 class ToolFailed(GateError):
     """
     A tool called through the OpenAPI face said that it failed; the text is its own.

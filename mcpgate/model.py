@@ -122,6 +122,14 @@ class Isolation(Enum):
     PER_SESSION = "per-session"
 
 
+class Pinning(Enum):
+    """What is done about tools that are not as they were when they were trusted (R66)."""
+
+    OFF = "off"
+    WARN = "warn"
+    BLOCK = "block"
+
+
 class Transport(Enum):
     """How the gate speaks to a server: ``sse`` is that of 2024-11-05, ``rest`` no MCP at all."""
 
@@ -369,6 +377,7 @@ class ServerSpec:
     :ivar prestart: a key's copy is started when the key is first seen, whatever it asks for.
     :ivar snapshot: who may be shown what the server said of itself, while it does not run:
         ``auto``, ``per-key``, ``shared`` or ``off``.
+    :ivar tools_pinned: what becomes of tools that are not as they were trusted.
     :ivar sse: the gate serves HTTP+SSE at ``/NAME/sse`` and ``/NAME/messages`` itself.
     :ivar openapi_face: its tools are served as REST too, with an OpenAPI document.
     :ivar group: for the runtime ``group``: whom it stands for.
@@ -402,6 +411,7 @@ class ServerSpec:
     rate: Rate | None = None
     pool_lost_sessions: bool = True
     snapshot: str = "auto"
+    tools_pinned: Pinning = Pinning.WARN
     warm: int = 0
     prestart: bool = False
     max_body_bytes: int = 4 * MIB
@@ -412,6 +422,15 @@ class ServerSpec:
     group: Group | None = None
     rest: RESTService | None = None
     rest_source: RESTSource | None = None
+
+    @property
+    def told_caller(self) -> bool:
+        """Tell whether the server is told who calls, so that it may answer each differently."""
+        texts = [*self.command, self.cwd]
+        for pairs in (self.env, self.files, self.headers):
+            texts += [text for _, text in pairs]
+        named = any(blank in text for text in texts for blank in ("{key}", "{user}"))
+        return named or bool(self.forward_headers)
 
 
 def fill(template: str, values: dict[str, str]) -> str:

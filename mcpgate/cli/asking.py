@@ -19,7 +19,7 @@ CHARS_PER_TOKEN: Final = 4
 _KEY_CHARS: Final = 4096
 _NO_METHOD: Final = -32601
 # The gate is waited for longer than it waits for the server.
-_MARGIN_S: Final = 10.0
+MARGIN_S: Final = 10.0
 
 
 class ServerSaidNoError(CommandError):
@@ -85,7 +85,7 @@ class Asker:
         told = self._gate.post(
             self._target,
             {**self._asked, "method": method, "params": params or {}, "timeout_s": self._timeout_s},
-            self._timeout_s + _MARGIN_S,
+            self._timeout_s + MARGIN_S,
         )
         error = told.get("error")
         if isinstance(error, dict):

@@ -29,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
         description="Tell of each server what its instances do: failed (the last start failed, "
         "it is left alone for dying too often, or its document is missing), unresponsive (it did "
         "not answer when it was asked last; some copies may), running, starting, stopping, stopped "
-        "(the next call starts it), unused (nobody has called), remote (it runs elsewhere). Exit "
-        "code 3: no gate is running.",
+        "(the next call starts it), unused (nobody has called), remote (it runs elsewhere); and "
+        "how its tools are to those that are trusted. Exit code 3: no gate is running.",
     )
     parser.add_argument("server", nargs="?", metavar="SERVER", help="only this one")
     add_arguments(parser, ("table", "json", "names"))
@@ -50,11 +50,14 @@ def _status(arguments: argparse.Namespace, gate: ControlClient) -> None:
             print(clean(one["server"]))
     else:
         print_table(
-            ("SERVER", "STATE", "RUNNING", "HEARD", "SESSIONS", "CALLS", "ERA", "LAST ERROR"),
+            (
+                *("SERVER", "STATE", "RUNNING", "HEARD", "SESSIONS", "CALLS", "ERA", "TOOLS"),
+                "LAST ERROR",
+            ),
             [
                 (
                     *(one["server"], one["state"], one["running"], span(one["heard_s"])),
-                    *(one["sessions"], one["calls"], one["era"], one["error"]),
+                    *(one["sessions"], one["calls"], one["era"], one["tools"], one["error"]),
                 )
                 for one in found
             ],
@@ -88,6 +91,7 @@ def _of(
         "sessions": sum(one["server"] == name for one in sessions),
         "calls": sum(one["calls"] for one in own),
         "era": server["era"],
+        "tools": server["tools"],
         "error": next(filter(None, errors), ""),
         "document": document,
     }

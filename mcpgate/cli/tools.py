@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from mcpgate.cli import tool_pins
 from mcpgate.cli.asking import Asker, add_whose, failing, tokens_of, whose
 from mcpgate.cli.control_client import (
     NOT_DONE,
@@ -25,21 +27,27 @@ def add_parser(subparsers: Any) -> None:
         "tools",
         help="list the tools of a server",
         description="List the tools of a server or group of a running gate, or of every server, "
-        "with an estimate of the tokens each takes in a model's context. Exit code 1: a server did "
-        "not tell; 3: no gate is running.",
+        "with an estimate of the tokens each takes in a model's context; or look at, and accept, "
+        "how those of one server differ from the ones that are trusted. Exit code 1: a server did "
+        "not tell, or --diff found something; 3: no gate is running.",
     )
     parser.add_argument("server", nargs="?", metavar="SERVER|GROUP", help="default: every server")
+    tool_pins.add_arguments(parser)
     add_whose(parser)
     add_arguments(parser, ("table", "json", "names"))
     parser.set_defaults(run=failing(_tools, find_gate))
 
 
 def _tools(arguments: argparse.Namespace, gate: ControlClient) -> int:
+    if tool_pins.is_wanted(arguments):
+        return tool_pins.run(arguments, gate)
     asked = whose(arguments)
+    every = arguments.server is None
+    served = gate.get("/servers")["servers"] if every or arguments.format != "names" else ()
     if arguments.server is not None:
         names = [arguments.server]
     else:
-        names = [one["name"] for one in gate.get("/servers")["servers"] if one["kind"] == "server"]
+        names = [one["name"] for one in served if one["kind"] == "server"]
     found: dict[str, list[dict[str, Any]]] = {}
     code = 0
     for name in names:
@@ -50,16 +58,24 @@ def _tools(arguments: argparse.Namespace, gate: ControlClient) -> int:
                 raise
             print(f"{name}: {error}", file=sys.stderr)
             code = NOT_DONE
-    _print(arguments.format, found, qualified=len(names) > 1)
+    pins = {one["name"]: one["tools"] for one in served}
+    _print(arguments.format, found, pins, qualified=len(names) > 1)
     return code
 
 
-def _print(form: str, found: dict[str, list[dict[str, Any]]], *, qualified: bool) -> None:
+def _print(
+    form: str,
+    found: dict[str, list[dict[str, Any]]],
+    pins: Mapping[str, str],
+    *,
+    qualified: bool,
+) -> None:
     if form == "json":
         print_json(
             {
                 name: {
                     "tokens": sum(map(tokens_of, tools)),
+                    "pinned": pins.get(name, ""),
                     "tools": [{**tool, "tokens": tokens_of(tool)} for tool in tools],
                 }
                 for name, tools in found.items()
@@ -74,7 +90,9 @@ def _print(form: str, found: dict[str, list[dict[str, Any]]], *, qualified: bool
         rows: list[tuple[object, ...]] = []
         for name, tools in found.items():
             rows += [(name, tool.get("name"), tokens_of(tool), _about(tool)) for tool in tools]
-            rows.append((name, f"{len(tools)} tools", sum(map(tokens_of, tools)), ""))
+            rows.append(
+                (name, f"{len(tools)} tools", sum(map(tokens_of, tools)), pins.get(name, ""))
+            )
         print_table(("SERVER", "TOOL", "TOKENS", "ABOUT"), rows)
 
 

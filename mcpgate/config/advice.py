@@ -17,7 +17,7 @@ from mcpgate.config.model import AnonymousSource, CertificatePair, Config, Stati
 from mcpgate.config.problems import BadValueError, nearest
 from mcpgate.config.sections import first_public
 from mcpgate.config.units import format_size
-from mcpgate.model import MIB, ServerSpec
+from mcpgate.model import MIB, Pinning, ServerSpec
 
 _BLANKS: Final = ("key", "user", "port", "data_dir", "files_dir")
 _BLANK: Final = re.compile(r"\{([a-z_]{2,12})\}")
@@ -133,6 +133,11 @@ def _server(spec: ServerSpec, path: str | None, which: Which) -> Iterator[str]:
         and not os.path.isdir(spec.cwd)
     ):
         yield f"{title} the directory {spec.cwd} does not exist"
+    if spec.tools_pinned is Pinning.BLOCK and spec.told_caller:
+        yield (
+            f"{title} tools_pinned is block, and the server is told who calls: a tool it lists "
+            "to one key only is withheld until 'mcpgate tools --accept' in the name of that key"
+        )
     if spec.lifetime.idle_stop_s == 0 and spec.runtime != "remote":
         yield f"{title} idle_stop is 0: instances run until the gate ends"
     templates = [*spec.command]

@@ -11,8 +11,8 @@ from mcpgate.model import ServerSpec
 
 # Sections whose values are built into what runs; keys of static sources are read again anyway.
 _FIXED: Final = ("gate", "tls", "auth", "limits", "docker", "admin", "log")
-# ``aggregate`` only decides whether there is a group.
-_TAKEN_OVER: Final = {"gate": {"aggregate": True}}
+# ``aggregate`` only decides whether there is a group; ``tools_pinned`` is in each server's entry.
+_TAKEN_OVER: Final = {"gate": {"aggregate": True, "tools_pinned": "warn"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from mcpgate.config.model import GateSection
 from mcpgate.config.problems import suggestion
 from mcpgate.config.reading import Values
 from mcpgate.config.servers import check_server_name
-from mcpgate.model import Eras, Group, Isolation, ServerSpec, Transport
+from mcpgate.model import Eras, Group, Isolation, Pinning, ServerSpec, Transport
 
 #: The group of every server, at ``/mcp``; no server can have this name.
 EVERY: Final = "mcp"
@@ -37,6 +37,7 @@ def _spec(name: str, group: Group, gate: GateSection, *, face: bool = True) -> S
         era=Eras.MODERN,
         relay=False,
         snapshot="off",
+        tools_pinned=Pinning.OFF,  # Each of its servers' tools are looked at.
         max_body_bytes=gate.max_body_bytes,
         openapi_face=face,
         group=group,

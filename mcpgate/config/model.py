@@ -52,6 +52,7 @@ class GateSection:
     allowed_origins: tuple[str, ...] = ()
     aggregate: bool = True
     include: tuple[Path, ...] = ()
+    tools_pinned: str = "warn"
     http2: bool = False
     max_connections: int = 0
     max_connections_per_address: int = 64

@@ -121,6 +121,13 @@ GATE: Final = SectionSchema(
             ),
         ),
         Key(
+            name="tools_pinned",
+            kind=choice("warn", "block", "off"),
+            into="tools_pinned",
+            default="warn",
+            effect="What ``tools_pinned`` of a server is where it does not say.",
+        ),
+        Key(
             name="public_url",
             kind=kinds.ORIGIN,
             into="public_url",
@@ -1205,6 +1212,17 @@ SERVER: Final = SectionSchema(
             ),
         ),
         Key(
+            name="tools_pinned",
+            kind=choice("warn", "block", "off"),
+            default_note="``tools_pinned`` of ``[gate]``",
+            effect=(
+                "What is done about tools that are not as they were when the server first listed "
+                "them: ``warn`` tells it in the log and the statistics, ``block`` also leaves "
+                "added and changed tools out of lists and refuses their calls until "
+                "``mcpgate tools NAME --accept``, ``off`` does not look."
+            ),
+        ),
+        Key(
             name="max_body",
             kind=size(low=KIB, high=GIB),
             into="max_body_bytes",
@@ -1235,7 +1253,7 @@ SERVER: Final = SectionSchema(
         Key(
             name="relay",
             kind=kinds.FLAG,
-            default_note="``on`` for HTTP servers",
+            default_note="``on`` for HTTP servers, ``off`` with ``tools_pinned = block``",
             effect="Pass any other request below ``/NAME/`` on to an HTTP server, unread.",
         ),
         Key(

@@ -20,6 +20,7 @@ from mcpgate.model import (
     Eras,
     Isolation,
     Lifetime,
+    Pinning,
     Restraint,
     RESTSource,
     ServerSpec,
@@ -71,6 +72,7 @@ def server_spec(
     isolation = values.get("isolation", "shared" if one_for_all else "per-key")
     fields: dict[str, Any] = dict(values.fields())
     fields.setdefault("max_body_bytes", gate.max_body_bytes)
+    pinning = Pinning(values.get("tools_pinned", gate.tools_pinned))
     if service is not None:
         fields.setdefault("url", service.base)
     if source is not None:
@@ -95,7 +97,9 @@ def server_spec(
         lifetime=Lifetime(**_any(values, "lifetime")),
         container=Container(**_any(values, "container")),
         rate=_rate(values, limits),
-        relay=not is_rest and values.get("relay", transport.listens),
+        tools_pinned=pinning,
+        relay=not is_rest
+        and values.get("relay", transport.listens and pinning is not Pinning.BLOCK),
         rest=service.service if service is not None else None,
         rest_source=source,
         **fields,
@@ -118,6 +122,12 @@ def server_spec(
         _check_source(values, source)
     if transport is Transport.STDIO:
         _check_stdio(values, spec)
+    elif spec.relay and pinning is Pinning.BLOCK:
+        values.problem(
+            "relay",
+            "with tools_pinned = block nobody may reach the server past the gate, unread",
+            "Remove it, or set tools_pinned = warn",
+        )
     return spec
 
 

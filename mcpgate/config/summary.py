@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcpgate.config.model import AnonymousSource, AuthSource, Config, RemoteSource
 from mcpgate.config.units import format_duration, format_rate, format_size
-from mcpgate.model import Eras, ServerSpec
+from mcpgate.model import Eras, Pinning, ServerSpec
 
 
 def as_dict(config: Config) -> dict[str, object]:
@@ -43,6 +43,7 @@ def as_dict(config: Config) -> dict[str, object]:
                 "cpus": spec.restraint.cpus,
                 "idle_stop": format_duration(spec.lifetime.idle_stop_s),
                 "rate": format_rate(spec.rate),
+                "tools_pinned": spec.tools_pinned.value,
             }
             for spec in config.servers
         ],
@@ -89,6 +90,10 @@ def _server_line(spec: ServerSpec) -> str:
         parts.append(f"document from {spec.rest_source.url.partition('?')[0]}")
     if spec.rate is not None:
         parts.append(format_rate(spec.rate))
+    if spec.tools_pinned is Pinning.BLOCK:
+        parts.append("changed tools are blocked")
+    elif spec.tools_pinned is Pinning.OFF:
+        parts.append("nobody looks for changed tools")
     return ", ".join(parts)
 
 

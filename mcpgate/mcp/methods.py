@@ -7,6 +7,8 @@ from typing import Final
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
 PING: Final = "ping"
+TOOLS_LIST: Final = "tools/list"
+TOOLS_CALL: Final = "tools/call"
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
 CANCELLED: Final = "notifications/cancelled"
@@ -17,9 +19,10 @@ SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
 
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 LIST_CHANGED: Final = frozenset(
     {
-        "notifications/tools/list_changed",
+        TOOLS_CHANGED,
         "notifications/prompts/list_changed",
         "notifications/resources/list_changed",
     }

@@ -157,16 +157,17 @@ def tool(listed: Mapping[str, object], revision: str) -> dict[str, object]:
     """
     mended = dict(listed)
     schema = mended.get("inputSchema")
-    mended["inputSchema"] = _object_schema(schema if isinstance(schema, dict) else {})
+    mended["inputSchema"] = object_schema(schema if isinstance(schema, dict) else {})
     output = mended.pop("outputSchema", None)
     # Without ``type`` it may be anything: also what is no object.
     if isinstance(output, dict) and output.get("type") == "object":
         if revision >= _STRUCTURED_SINCE:
-            mended["outputSchema"] = _object_schema(output)
+            mended["outputSchema"] = object_schema(output)
     return mended
 
 
-def _object_schema(schema: Mapping[str, object]) -> dict[str, object]:
+def object_schema(schema: Mapping[str, object]) -> dict[str, object]:
+    """Mend a schema so that it is surely one of an object."""
     mended = {**schema, "type": "object"}
     properties = schema.get("properties")
     if isinstance(properties, dict):

@@ -190,16 +190,16 @@ def _tool(tool: object) -> object:
     schema = tool.get("inputSchema")
     if isinstance(schema, dict):
         # In a legacy schema it means nothing; clients would send fields that nobody checks.
-        out["inputSchema"] = _without_annotations(schema, 0)
+        out["inputSchema"] = without_annotations(schema)
     return out
 
 
-def _without_annotations(value: object, depth: int) -> object:
+def without_annotations(value: object, depth: int = 0) -> object:
     """Leave ``x-mcp-header`` out of a schema; below ``properties`` names are free."""
     if depth > _MAX_DEPTH:
         return value
     if isinstance(value, list):
-        return [_without_annotations(element, depth + 1) for element in value]
+        return [without_annotations(element, depth + 1) for element in value]
     if not isinstance(value, dict):
         return value
     out: dict[str, object] = {}
@@ -208,12 +208,12 @@ def _without_annotations(value: object, depth: int) -> object:
             continue
         if key == "properties" and isinstance(inner, dict):
             out[key] = {
-                name: _without_annotations(schema, depth + 2) for name, schema in inner.items()
+                name: without_annotations(schema, depth + 2) for name, schema in inner.items()
             }
         elif key in ("const", "default", "enum", "examples"):
             out[key] = inner
         else:
-            out[key] = _without_annotations(inner, depth + 1)
+            out[key] = without_annotations(inner, depth + 1)
     return out
 
 

@@ -45,6 +45,7 @@ from mcpgate.service.reload import Reload
 from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
 from mcpgate.service.state_dir import StateDir, StateDirError
+from mcpgate.service.tool_pins import make_tool_pins
 from mcpgate.stores.sqlite import OneThread, SQLiteStore
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
@@ -65,6 +66,7 @@ from mcpgate.web.mcp.event_log import EventBudget
 from mcpgate.web.mcp.modern.choice import EraProbe
 from mcpgate.web.mcp.on_modern.era_watch import EraWatch
 from mcpgate.web.mcp.over_sse.endpoint import SSEEndpoint
+from mcpgate.web.mcp.pinned.speakers import Desk, pinned
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
@@ -193,8 +195,16 @@ class Gateway(StagedService):
             discovers=lambda spec: self.eras.known(spec).modern is True,
         )
         self.pool = self.back.pool
+        self.pins = make_tool_pins(
+            reactor, gate.state_dir, wall=time.time, build_of=self.back.build_of, meters=meters
+        )
         self.snapshots = make_snapshots(
-            reactor, gate.state_dir, secret=secret, build_of=self.back.build_of, meters=meters
+            reactor,
+            gate.state_dir,
+            secret=secret,
+            build_of=self.back.build_of,
+            meters=meters,
+            pins=self.pins.book,
         )
         self.server_hosts = server_hosts(gate)
         self.guard = Guard(
@@ -263,7 +273,8 @@ class Gateway(StagedService):
                 budget=budget,
             )
 
-        speaker = speakers(self.sessions)
+        pins = Desk(pins=self.pins.book, wheel=wheel, keepalive_s=keepalive_s)
+        speaker = pinned(pins, speakers(self.sessions))
         self.on_legacy = make_on_legacy(
             self._reactor,
             config.gate,
@@ -283,6 +294,7 @@ class Gateway(StagedService):
             servers=self.catalog.find,
             bridge=self.on_legacy.bridge,
             used=EraWatch(self._reactor, self.eras, probe.ask, self.pool.stop).used,
+            pins=pins,
         )
         self.catalog.watch(self.modern.rest.look)
         relay = Relay(
@@ -356,6 +368,7 @@ class Gateway(StagedService):
             Stage("keys", stop=self.access.close),
             Stage("sessions", start=self.sessions.load, stop=self._close_store),
             Stage("eras", start=self._kept_eras.load, stop=self._kept_eras.close),
+            Stage("pins", start=self.pins.start, stop=self.pins.stop),
             Stage("snapshots", start=self.snapshots.start, stop=self.snapshots.stop),
             Stage("documents", start=self._start_documents, stop=self.documents.stop),
             Stage("instances", start=self.back.start, stop=self.back.stop),
@@ -499,6 +512,10 @@ class Gateway(StagedService):
             "subscriptions": (
                 "Open subscriptions of modern clients on modern servers.",
                 lambda: len(self.modern.listens),
+            ),
+            "tools_differing": (
+                "Tools of servers that are not as they were when they were trusted.",
+                lambda: sum(self.pins.book.view(spec).differing for spec in self.catalog.servers),
             ),
             "results_kept": (
                 "Results of modern servers kept in memory.",

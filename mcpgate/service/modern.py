@@ -22,6 +22,7 @@ from mcpgate.web.mcp.modern.exchange import Carrier
 from mcpgate.web.mcp.modern.listen import Listens
 from mcpgate.web.mcp.modern.post import ModernSpeaker
 from mcpgate.web.mcp.modern.relay import ModernRelay
+from mcpgate.web.mcp.pinned.speakers import Desk, PinnedModernSpeaker
 from mcpgate.web.mcp.rest.asker import RESTAsker
 from mcpgate.web.mcp.together.aggregate import Aggregate
 from mcpgate.web.mcp.together.member import Members
@@ -33,6 +34,7 @@ class Modern:
     What serves modern clients.
 
     :ivar members: asks one server, of either era, or a group.
+    :ivar bare: the same, and shows tools that are withheld.
     :ivar asker: puts modern requests to servers, for the relay and for bridges.
     :ivar listens: the subscriptions that are open.
     :ivar results: what servers allow to be kept.
@@ -41,6 +43,7 @@ class Modern:
 
     endpoint: ModernEndpoint
     members: Members
+    bare: Members
     asker: Asker
     listens: Listens
     results: ResultCache
@@ -80,6 +83,7 @@ def make_modern(
     servers: Callable[[str], ServerSpec | None],
     bridge: ModernSpeaker | None = None,
     used: Callable[[ServerSpec, Caller], None] = lambda spec, caller: None,
+    pins: Desk,
 ) -> Modern:
     """
     Put it together.
@@ -87,6 +91,7 @@ def make_modern(
     :param servers: gives the entry of a server, for groups of them.
     :param bridge: carries modern requests to legacy servers.
     :param used: looks again at the era of a server where what is known has grown old.
+    :param pins: what lists of tools are held against.
     """
     results = ResultCache(clock, meters)
     listens = Listens()
@@ -96,7 +101,8 @@ def make_modern(
 
     relay = ModernRelay(asker, results, listens, not_modern=not_modern)
     choice = ModernChoice(book, probe, relay=relay, bridge=bridge, used=used)
-    members = Members(choice)
+    watched = PinnedModernSpeaker(pins, choice)
+    members = Members(watched)
     asker.together = Aggregate(
         members,
         servers,
@@ -106,11 +112,12 @@ def make_modern(
     )
     asker.rest = rest = RESTAsker(asker.carrier, servers)
     endpoint = ModernEndpoint(
-        gate=gate, speaker=lambda spec: choice, streams_per_key=streams_per_key
+        gate=gate, speaker=lambda spec: watched, streams_per_key=streams_per_key
     )
     return Modern(
         endpoint=endpoint,
         members=members,
+        bare=Members(choice),
         asker=asker,
         listens=listens,
         results=results,

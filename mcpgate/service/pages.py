@@ -28,6 +28,7 @@ from mcpgate.telemetry.views import (
     EraView,
     ImageView,
     InstanceView,
+    PinView,
 )
 from mcpgate.web.listening.open_files import count_open_files
 from mcpgate.web.pages.admin import AdminView, ProcessView
@@ -96,6 +97,7 @@ class Pages:
             images=self.images,
             engine=self.engine,
             eras=self.eras,
+            pins=self.pins,
             process=own_process,
             metrics=Metrics(collector, self.scrapes.run).render,
         )
@@ -133,6 +135,7 @@ class Pages:
                 stop=work.stop,
                 servers=questions.servers,
                 ask=questions.ask,
+                pins=questions.pins,
                 clean_up=work.clean_up,
                 reload=self.reload,
             ),
@@ -170,6 +173,10 @@ class Pages:
                 )
             )
         return views
+
+    def pins(self) -> list[PinView]:
+        """Tell of every server how its tools are to those that were trusted."""
+        return [self._gateway.pins.book.view(spec) for spec in self._gateway.catalog.servers]
 
     def images(self) -> Sequence[ImageView]:
         """Describe the images of servers in containers."""

@@ -223,7 +223,12 @@ class Reload:
         old = self.config
         self.config = replace(
             old,
-            gate=replace(old.gate, aggregate=new.gate.aggregate, include=new.gate.include),
+            gate=replace(
+                old.gate,
+                aggregate=new.gate.aggregate,
+                include=new.gate.include,
+                tools_pinned=new.gate.tools_pinned,
+            ),
             servers=servers,
             groups=groups,
             sources=tuple(dict.fromkeys((*old.sources, *new.sources))),

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcpgate.model import KIB, ServerSpec
+from mcpgate.gate.tool_pins import PinBook
+from mcpgate.mcp.snapshot import Snapshot
+from mcpgate.model import KIB, Principal, ServerSpec
 from mcpgate.stores.snapshot_files import SnapshotFiles
 from mcpgate.stores.sqlite import OneThread
 from mcpgate.telemetry.meters import Meters
@@ -44,13 +46,21 @@ def make_snapshots(
     secret: bytes,
     build_of: Callable[[ServerSpec], str],
     meters: Meters,
+    pins: PinBook,
 ) -> Snapshots:
     """
     Put them together; nothing is read yet.
 
     :param secret: of the state directory.
     :param build_of: see `SnapshotBook`.
+    :param pins: is shown the tools of every server that is looked at.
     """
+
+    def seen(spec: ServerSpec, principal: Principal, snapshot: Snapshot) -> None:
+        tools = snapshot.lists.get("tools/list", {}).get("tools")
+        if isinstance(tools, list):
+            pins.told(spec, principal, tools)
+
     files = SnapshotFiles(
         reactor,
         OneThread(reactor.callFromThread, "snapshots"),
@@ -62,5 +72,6 @@ def make_snapshots(
         hash_key=hmac.digest(secret, b"snapshots of servers", "sha256"),
         build_of=build_of,
         meters=meters,
+        seen=seen,
     )
     return Snapshots(book=book, files=files, answers=ColdAnswers(reactor, book, meters))

@@ -1,5 +1,5 @@
 """
-Snapshots of servers on disk: one file each, written behind on a thread.
+What is kept of servers on disk (snapshots, pins): one file each, written behind on a thread.
 
 Nothing here knows what is in them.  What can not be written is written down in the log and
 missing after a restart, nothing worse.
@@ -35,15 +35,23 @@ class SnapshotFiles:
 
     :param thread: does the work, in the order it was given.
     :param limit_bytes: larger files are none of ours.
+    :param what: what they hold, for the log.
     """
 
     def __init__(
-        self, clock: IReactorTime, thread: IBlockingThread, folder: Path, *, limit_bytes: int
+        self,
+        clock: IReactorTime,
+        thread: IBlockingThread,
+        folder: Path,
+        *,
+        limit_bytes: int,
+        what: str = "snapshots",
     ) -> None:
         self._clock = clock
         self._thread = thread
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._what = what
         # The newest content of what waits; None: it is to go.
         self._waiting: dict[str, bytes | None] = {}
         self._writing: Deferred[None] | None = None
@@ -55,7 +63,8 @@ class SnapshotFiles:
             found, faults = await self._thread.run(self._read_all)
         except OSError as error:
             log.warn(
-                "Snapshots in {folder} can not be read: {why}",
+                "The {what} in {folder} can not be read: {why}",
+                what=self._what,
                 folder=str(self._folder),
                 why=error.strerror,
             )
@@ -84,7 +93,7 @@ class SnapshotFiles:
             try:
                 await _after(self._writing).addTimeout(CLOSE_S, self._clock)
             except TimeoutError:
-                log.warn("Snapshots were not all written")
+                log.warn("The {what} were not all written", what=self._what)
         self._thread.stop()
 
     # --- Writing behind -----------------------------------------------------------------------
@@ -106,10 +115,14 @@ class SnapshotFiles:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(OSError):
-            log.warn("A snapshot was not written: {why}", why=failure.getErrorMessage())
+            log.warn(
+                "One of the {what} was not written: {why}",
+                what=self._what,
+                why=failure.getErrorMessage(),
+            )
         else:
             # A bug, which must not keep the next ones from being written.
-            log.failure("A snapshot was not written", failure)
+            log.failure("One of the {what} was not written", failure, what=self._what)
 
     # --- On the thread ------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ KNOWN_EVENTS: Final = (
         "stdio_unattributed",
         "stray_removed",
         "stray_reply",
+        "tool_refused",
         "tools_changed",
         "tls_handshake_failed",
         "tls_handshake_late",

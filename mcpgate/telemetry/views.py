@@ -75,6 +75,7 @@ class ServerView:
     :ivar era: what is known of the eras it speaks, in words.
     :ivar members: of a group.
     :ivar document: of a REST service whose OpenAPI document is fetched; None for any other.
+    :ivar tools: whether they are as they were trusted, in words; empty where nobody looks.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ServerView:
     runtime: str
     isolation: str
     era: str = ""
+    tools: str = ""
     members: tuple[str, ...] = ()
     document: DocumentView | None = None
 
@@ -115,6 +117,31 @@ class EraView:
     era: str = "unknown"
     pinned: bool = False
     seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinView:
+    """
+    How the tools of a server are to those that were trusted.
+
+    :ivar mode: ``warn``, ``block`` or ``off``.
+    :ivar tools: how many were trusted; 0 where no list was seen yet.
+    :ivar pinned_at: wall clock of when they were, seconds; 0 when they were not.
+    :ivar fingerprint: of the trusted list.
+    :ivar added: names of tools that were not there then, some of them; ``changed``: of those that
+        show themselves differently; ``removed``: of those that are missing.
+    :ivar differing: how many these are in all.
+    """
+
+    server: str
+    mode: str
+    tools: int = 0
+    pinned_at: float = 0.0
+    fingerprint: str = ""
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    differing: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from tests.cli.test_control_client import CommandCase, FakeConnection
 
 TOOL = {"name": "echo", "description": "Says it again.\nAnd again.", "inputSchema": {}}
 SERVERS = [
-    {"name": name, "kind": kind, "runtime": runtime, "era": "modern"}
+    {"name": name, "kind": kind, "runtime": runtime, "era": "modern", "tools": "1 changed"}
     for name, kind, runtime in (
         ("notes", "server", "process"),
         ("git", "server", "process"),

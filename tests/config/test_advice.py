@@ -54,6 +54,7 @@ class AdviseTests(SynchronousTestCase):
         self.assertTrue([one for one in warnings(BASE, found=False) if "is not found" in one])
         self.warned(BASE + "cwd = /nope-nope\n", "/nope-nope")
         self.warned(BASE + "idle_stop = 0\n", "idle_stop is 0")
+        self.warned(BASE + "tools_pinned = block\nenv.A = {key}\n", "told who calls")
         self.warned(BASE + "env.A = {keys} {other_thing}\n", "{key} meant")
         self.warned(BASE.partition("[server")[0], "no [server:NAME]")
 

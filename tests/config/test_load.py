@@ -613,6 +613,25 @@ class ParseConfigTests(SynchronousTestCase):
             error = self.assertRaises(ConfigError, read, start + line + "\n")
             self.assertIn(word, str(error))
 
+    def test_tools_pinned(self) -> None:
+        """Each server may say other than the gate; where tools are blocked nothing is relayed."""
+        text = (
+            "[gate]\ntools_pinned = block\n[auth:n]\ntype = none\n[server:far]\n"
+            "url = https://a.b/x\n[server:near]\ncommand = x {port}\ntransport = http\n"
+            "tools_pinned = warn\n[server:io]\ncommand = x\ntools_pinned = off\n"
+        )
+        config = read(text)
+        found = [(spec.tools_pinned.value, spec.relay) for spec in config.servers]
+        self.assertEqual(found, [("block", False), ("warn", True), ("off", False)])
+        self.assertEqual([spec.tools_pinned.value for spec in config.groups], ["off"])
+        shown = as_text(config)
+        self.assertIn("changed tools are blocked", shown)
+        self.assertIn("nobody looks for changed tools", shown)
+        self.assertEqual(read(BASE).servers[0].tools_pinned.value, "warn")
+        (problem,) = problems(text.replace("a.b/x", "a.b/x\nrelay = on"))
+        self.assertEqual((problem.line, problem.key), (7, "relay"))
+        self.assertIn("past the gate", problem.text)
+
     def test_containers(self) -> None:
         """What is said of a container reaches the field it is meant for."""
         config = read(

@@ -125,6 +125,7 @@ class TableTests(SynchronousTestCase):
                 "container",
                 "rate",
                 "relay",
+                "tools_pinned",
                 "group",
                 "rest",
                 "rest_source",

@@ -69,6 +69,7 @@ class ControlSocketTests(TestCase):
             stop=self.stop,
             servers=lambda: [],
             ask=lambda asked: None,
+            pins=lambda asked: None,
             clean_up=self.clean_up,
             reload=lambda: succeed([]),
         )

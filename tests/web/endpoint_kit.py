@@ -20,6 +20,7 @@ from mcpgate.gate.eras import EraBook
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route, Routes
 from mcpgate.gate.sessions import Session, SessionTable
+from mcpgate.gate.tool_pins import PinBook
 from mcpgate.http.forwarding import Forwarding
 from mcpgate.interfaces import (
     IAuthenticator,
@@ -30,6 +31,7 @@ from mcpgate.interfaces import (
     IResponseReceiver,
     IStdioChannel,
 )
+from mcpgate.mcp.snapshot import Snapshot
 from mcpgate.model import (
     Caller,
     Eras,
@@ -61,6 +63,7 @@ from mcpgate.web.mcp.over_http.sessions import HTTPSpeaker
 from mcpgate.web.mcp.over_sse.endpoint import SSEEndpoint
 from mcpgate.web.mcp.over_sse.sessions import SSESpeaker
 from mcpgate.web.mcp.over_stdio.sessions import StdioSpeaker
+from mcpgate.web.mcp.pinned.speakers import Desk, pinned
 from mcpgate.web.mcp.post import Speaker
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
 from tests.upstream.sse_fakes import FakeSSEServer
@@ -499,7 +502,18 @@ class World:
             hash_key=b"of the test",
             build_of=lambda _: self.build,
             meters=self.meters,
+            seen=lambda spec, principal, snapshot: self.seen.append(snapshot),
         )
+        self.seen: list[Snapshot] = []
+        self.pinned: dict[str, bytes] = {}
+        self.pins = PinBook(
+            FakeKept(self.pinned),
+            wall=self.clock.seconds,
+            build_of=lambda _: self.build,
+            meters=self.meters,
+        )
+        desk = Desk(pins=self.pins, wheel=self.wheel, keepalive_s=KEEPALIVE_S)
+        self.watched = pinned(desk, self.speaker)
         if cold:
             self.cold = ColdAnswers(self.clock, self.book, self.meters)
             common["cold"] = self.cold
@@ -509,7 +523,7 @@ class World:
         self.sse = SSEEndpoint(
             gate=self.gate,
             sessions=self.sessions,
-            speaker=self.speaker,
+            speaker=self.watched,
             wheel=self.wheel,
             meters=self.meters,
             keepalive_s=KEEPALIVE_S,
@@ -538,6 +552,7 @@ class World:
             servers=lambda name: next(
                 (one for one in (self.spec, self.other) if one.name == name), None
             ),
+            pins=desk,
         )
         self.relayed: list[Route] = []
         self.pages: list[bytes] = []
@@ -549,7 +564,7 @@ class World:
             endpoint=MCPEndpoint(
                 gate=self.gate,
                 sessions=self.sessions,
-                speaker=self.speaker,
+                speaker=self.watched,
                 streams_per_key=streams,
                 modern=self.modern.endpoint,
             ),

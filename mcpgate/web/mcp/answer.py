@@ -171,6 +171,10 @@ class Answer:
             refuse_message(self._inbound, error, message_id, live=False)
             self._end()
 
+    def add_fields(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add response fields; too late where the answer has begun."""
+        self._fields = [*self._fields, *fields]
+
     def without_fields(self) -> None:
         """Leave the extra response fields out: what they announce did not come to be."""
         self._fields = []

@@ -35,6 +35,7 @@ class Errand:
     :ivar fields: of the answer.
     :ivar reader: of the answer where it is an event stream.
     :ivar cut: the answer was cut off before it was complete.
+    :ivar kept: the answer was kept from earlier, so it does not tell how the server is now.
     :ivar notes: for the access log; share the dictionary of the client's own request.
     """
 
@@ -53,7 +54,7 @@ class Errand:
         self.request_id = request_id
         self.notes = {} if notes is None else notes
         self.extra_fields: Lines = []
-        self.started = self.finished = self.cut = False
+        self.started = self.finished = self.cut = self.kept = False
         self.status = 0
         self.fields = Fields()
         self.reader: SSEReader | None = None

@@ -20,6 +20,7 @@ from mcpgate.telemetry.views import (
     EraView,
     ImageView,
     InstanceView,
+    PinView,
 )
 
 #: Sessions listed on a page; all are counted.
@@ -45,7 +46,8 @@ class AdminView:
         blocked`` ..); empty when it is ready.
     :ivar sessions: most recently used first, at most so many; ``session_counts``: all, by server.
     :ivar images: those of servers in containers; ``engine``: None when there are no such servers.
-    :ivar eras: of every server, which eras of MCP it speaks.
+    :ivar eras: of every server, which eras of MCP it speaks; ``pins``: how its tools are to those
+        that were trusted.
     :ivar metrics: the Prometheus exposition.
     """
 
@@ -61,6 +63,7 @@ class AdminView:
     images: Callable[[], Sequence[ImageView]] = tuple
     engine: Callable[[], EngineView | None] = lambda: None
     eras: Callable[[], Sequence[EraView]] = tuple
+    pins: Callable[[], Sequence[PinView]] = tuple
     process: Callable[[], ProcessView] = ProcessView
     metrics: Callable[[], Deferred[bytes]] = lambda: succeed(b"")
 
@@ -109,6 +112,7 @@ def statistics(view: AdminView) -> dict[str, object]:
         "images": [asdict(image) for image in view.images()],
         "servers": _servers(meters),
         "eras": [asdict(era) for era in view.eras()],
+        "tools": [asdict(pin) for pin in view.pins()],
         "sessions": {
             "total": sum(counts.values()),
             "by_server": dict(sorted(counts.items())),

@@ -105,6 +105,20 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PinsAsked:
+    """
+    A question how the tools of a server differ from those that are trusted.
+
+    :ivar chosen: which, and in whose name.
+    :ivar accept: trust them from now on.
+    """
+
+    chosen: Chosen
+    accept: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tidying:
     """
     What a clean-up is to remove; see `mcpgate.runtime.docker.cleanup.Wish`.
@@ -136,6 +150,8 @@ class ControlView:
     :ivar servers: every server and group that is served.
     :ivar ask: puts a question to a server, fires with ``result`` or the server's own ``error``;
         None: there is no such server.
+    :ivar pins: asks a server for its tools, fires with how they differ from those that are
+        trusted, and that they are now if that was wanted; None: there is no such server.
     :ivar clean_up: removes what is asked for, or only tells; fails when the engine is silent.
     :ivar reload: reads the configuration anew, fires with what changed and could not be changed,
         in words; fails with a `GateError` that says why nothing was changed.
@@ -154,6 +170,7 @@ class ControlView:
     stop: Callable[[Chosen], Deferred[list[tuple[str, str]]] | None]
     servers: Callable[[], Sequence[ServerView]]
     ask: Callable[[Asked], Deferred[dict[str, Any]] | None]
+    pins: Callable[[PinsAsked], Deferred[dict[str, Any]] | None]
     clean_up: Callable[[Tidying], Deferred[list[Leftover]]]
     reload: Callable[[], Deferred[list[str]]]
 
@@ -264,6 +281,14 @@ class ControlTree:
             raise NotFound(_NO_SERVER)
         return answer_json(request, await asking)
 
+    @app.route("/servers/<server>/pins", methods=["POST"])
+    async def _pins(self, request: Request, server: str) -> bytes:
+        # Not shielded, for nothing is accepted before the server has told all of its tools.
+        asking = self._view.pins(_pins_asked({**_body(request), "server": server}))
+        if asking is None:
+            raise NotFound(_NO_SERVER)
+        return answer_json(request, await asking)
+
     @app.route("/cleanup", methods=["POST"])
     async def _clean_up(self, request: Request) -> bytes:
         tidying = _tidying(_body(request))
@@ -303,16 +328,29 @@ def _chosen(asked: Mapping[str, Any]) -> Chosen:
 def _asked(asked: Mapping[str, Any]) -> Asked:
     """Read a question to a server; raises `BadRequest`."""
     method, params = asked.get("method"), asked.get("params", {})
-    timeout_s = asked.get("timeout_s", 60.0)
     if not isinstance(method, str) or method not in METHODS:
         raise BadRequest(f"method is one of {', '.join(sorted(METHODS))}.")
     if not isinstance(params, dict):
         raise BadRequest("params is an object.")
+    return Asked(chosen=_chosen(asked), method=method, params=params, timeout_s=_timeout_s(asked))
+
+
+def _pins_asked(asked: Mapping[str, Any]) -> PinsAsked:
+    """Read a question for a server's pin; raises `BadRequest`."""
+    accept = asked.get("accept", False)
+    if not isinstance(accept, bool):
+        raise BadRequest("accept is true or false.")
+    return PinsAsked(chosen=_chosen(asked), accept=accept, timeout_s=_timeout_s(asked))
+
+
+def _timeout_s(asked: Mapping[str, Any]) -> float:
+    """Read how long to wait; raises `BadRequest`."""
+    timeout_s = asked.get("timeout_s", 60.0)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
         raise BadRequest("timeout_s is a number of seconds.")
     if not 0 < timeout_s <= ASK_MOST_S:
         raise BadRequest(f"timeout_s is more than 0 and at most {ASK_MOST_S:g}.")
-    return Asked(chosen=_chosen(asked), method=method, params=params, timeout_s=timeout_s)
+    return float(timeout_s)
 
 
 def _tidying(asked: Mapping[str, Any]) -> Tidying:

@@ -169,6 +169,16 @@ def render_page(told: Mapping[str, Any]) -> bytes:
             for one in told["eras"][:_ROWS]
         ],
     )
+    tools = _table(
+        _columns("Server", "Pinned", "#Trusted", "Since", "Added", "Changed", "Removed"),
+        [
+            (
+                *(one["server"], one["mode"], one["tools"], _day(one["pinned_at"])),
+                *(", ".join(one[kind]) for kind in ("added", "changed", "removed")),
+            )
+            for one in told["tools"][:_ROWS]
+        ],
+    )
     engine = told["engine"]
     if engine is not None:
         calls = ", ".join(f"{count} {name}" for name, count in engine["calls"].items())
@@ -203,6 +213,7 @@ def render_page(told: Mapping[str, Any]) -> bytes:
         f"<h2>Gate</h2>{summary}"
         f"<h2>Instances: {len(told['instances'])}</h2>{instances}"
         f"<h2>Eras of servers</h2>{eras}"
+        f"<h2>Tools of servers</h2>{tools}"
         f"<h2>Images</h2>{images}"
         f"<h2>Users: {len(told['users'])}</h2>{users}"
         f"<h2>Sessions: {shown(sessions['total'])}</h2>{listed}"

@@ -33,6 +33,7 @@ from mcpgate.web.pages.control import (
     ControlService,
     ControlTree,
     ControlView,
+    PinsAsked,
     Tidying,
     peer_uid,
 )
@@ -89,6 +90,7 @@ class ControlTreeTests(SynchronousTestCase):
         self.reloading: Deferred[list[str]] = Deferred()
         self.asked: list[Chosen] = []
         self.questions: list[Asked] = []
+        self.compared: list[PinsAsked] = []
         self.answering: Deferred[dict[str, Any]] = Deferred()
         view = ControlView(
             version="1.2",
@@ -112,6 +114,7 @@ class ControlTreeTests(SynchronousTestCase):
                 )
             ],
             ask=self.put,
+            pins=self.compare,
             clean_up=self.clean_up,
             reload=lambda: self.reloading,
         )
@@ -135,6 +138,11 @@ class ControlTreeTests(SynchronousTestCase):
     def put(self, asked: Asked) -> Deferred[dict[str, Any]] | None:
         """Know one server."""
         self.questions.append(asked)
+        return self.answering if asked.chosen.server == "files" else None
+
+    def compare(self, asked: PinsAsked) -> Deferred[dict[str, Any]] | None:
+        """Know one server."""
+        self.compared.append(asked)
         return self.answering if asked.chosen.server == "files" else None
 
     def clean_up(self, tidying: Tidying) -> Deferred[list[Leftover]]:
@@ -242,6 +250,18 @@ class ControlTreeTests(SynchronousTestCase):
         ):
             self.assertEqual(self.ask("/servers/files/ask", "POST", body)[0], 400, body)
         self.assertEqual(self.questions, [])
+
+    def test_pins(self) -> None:
+        """Tools are compared with those trusted, or accepted; what is no such question is not."""
+        sent = self.begin("/servers/files/pins", "POST", b'{"accept":true,"user":"ann"}')
+        self.answering.callback({"changes": []})
+        self.assertEqual(self.read(sent), (200, {"changes": []}))
+        (asked,) = self.compared
+        self.assertEqual((asked.accept, asked.timeout_s, asked.chosen.user), (True, 60, "ann"))
+        self.assertEqual(self.ask("/servers/nothing/pins", "POST", b"{}")[0], 404)
+        self.assertFalse(self.compared[-1].accept)
+        for body in (b'{"accept":1}', b'{"timeout_s":0}', b'{"user":1}'):
+            self.assertEqual(self.ask("/servers/files/pins", "POST", body)[0], 400, body)
 
     def test_all_instances(self) -> None:
         """Stopped containers of earlier lives are listed behind what the gate knows."""

@@ -25,6 +25,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.upstream.stdio_handshake import InitializeRefused
 from mcpgate.web.mcp.cold.look import Look, NotNowError, Viewer
 from mcpgate.web.mcp.cold.snapshots import SnapshotBook
+from mcpgate.web.mcp.errand import Errand
 from mcpgate.web.mcp.post import Post, owner_of
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class ColdAnswers:
             return False
         self._told.setdefault(session, {})[request.method] = mark(request.method, result)
         self._meters.events["snapshot_answer"] += 1
+        if isinstance(post.inbound, Errand):
+            post.inbound.kept = True
         speaker.answer(post).complete(Response(request.id, result))
         post.release()
         self._clock.callLater(0, self._start, self._viewer(speaker, post, session))
@@ -256,7 +259,7 @@ class ColdAnswers:
         seen = _Seen(instance_id=instance_id, viewer=None if ended else viewer)
         if snapshot is not None:
             seen.marks = {method: mark(method, one) for method, one in snapshot.lists.items()}
-            self._book.keep(viewer.spec, key[2], snapshot)
+            self._book.keep(viewer.spec, key[2], snapshot, viewer.caller.principal)
         self._seen[key] = seen
         self._seen.move_to_end(key)
         while len(self._seen) > _SEEN:

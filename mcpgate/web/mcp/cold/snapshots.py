@@ -22,7 +22,6 @@ from mcpgate.model import MIB, Isolation, Principal, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.plan import essence
 from mcpgate.telemetry.meters import Meters
-from mcpgate.web.mcp.cold.tool_marks import ToolMarks
 
 log = Logger()
 
@@ -87,6 +86,7 @@ class SnapshotBook:
     :param hash_key: names and digests are keyed: entries hold secrets.
     :param build_of: gives what a server was built as (the id of its image), as far as it is
         known; empty when it is not.
+    :param seen: called with what a server said of itself whenever it was looked at.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class SnapshotBook:
         hash_key: bytes,
         build_of: Callable[[ServerSpec], str],
         meters: Meters,
+        seen: Callable[[ServerSpec, Principal, Snapshot], None] = lambda spec, who, snapshot: None,
         total_bytes: int = _TOTAL_BYTES,
         total: int = _TOTAL,
     ) -> None:
@@ -107,7 +108,7 @@ class SnapshotBook:
         self._total = total
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
-        self._marks = ToolMarks(meters)
+        self._seen = seen
         # By server: its entry when this was worked out, the scope, the digest.
         self._known: dict[str, tuple[ServerSpec, str, str]] = {}
 
@@ -120,9 +121,6 @@ class SnapshotBook:
             made_for, newline, rest = data.partition(b"\n")
             if newline and len(made_for) <= _HEAD_BYTES * 2:
                 self._put(name, _Entry(made_for.decode("ascii", "replace"), rest))
-                snapshot = decoded(rest)
-                if snapshot is not None:
-                    self._marks.known(name, snapshot)
             else:
                 self._kept.delete(name)
 
@@ -164,10 +162,14 @@ class SnapshotBook:
             self._entries.move_to_end(name)
         return snapshot
 
-    def keep(self, spec: ServerSpec, name: str, snapshot: Snapshot) -> None:
-        """Keep a snapshot, if it is not too large."""
+    def keep(self, spec: ServerSpec, name: str, snapshot: Snapshot, principal: Principal) -> None:
+        """
+        Keep a snapshot, if it is not too large.
+
+        :param principal: whom the server was looked at for.
+        """
         data = snapshot.encoded()
-        self._marks.seen(spec.name, name, snapshot)
+        self._seen(spec, principal, snapshot)
         if len(data) > MAX_BYTES:
             log.info(
                 "What {server} says of itself is too large to be kept: {size} bytes",

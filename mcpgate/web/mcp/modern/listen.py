@@ -53,6 +53,9 @@ class OpenListen(Protocol):
     def wake(self) -> None:
         """Ask the server again if it was lost."""
 
+    def tell(self, notification: Notification) -> None:
+        """Say something of the gate's own, if it was asked for."""
+
     def close(self) -> None:
         """End the stream politely."""
 
@@ -83,6 +86,13 @@ class Listens:
         for listen, server in tuple(self._open.get(caller.principal, {}).items()):
             if server == spec.name:
                 listen.wake()
+
+    def tell(self, server: str, notification: Notification) -> None:
+        """Say something of the gate's own to whoever listens to a server."""
+        for listens in tuple(self._open.values()):
+            for listen, name in tuple(listens.items()):
+                if name == server:
+                    listen.tell(notification)
 
     def close(self, principal: Principal) -> None:
         """End what a principal has open: its key is not good any more."""
@@ -260,6 +270,10 @@ class ListenRelay:
         """See `OpenListen.wake`."""
         if self._lost and not self._asks and self._pause is None and not self._client.over:
             self._pause = self._carrier.wheel.arm(0, self._again)
+
+    def tell(self, notification: Notification) -> None:
+        """See `OpenListen.tell`."""
+        self._client.tell(notification)
 
     def close(self) -> None:
         """See `OpenListen.close`."""

@@ -59,6 +59,7 @@ from mcpgate.web.mcp.over_http.fetch import (
     messages_in,
     responses_in,
 )
+from mcpgate.web.mcp.pinned import strays
 from mcpgate.web.mcp.session_state import with_id
 
 # A JSON answer up to this size is held until it is whole and then written at once.
@@ -96,6 +97,8 @@ class ModernRelay:
         if answer.over:
             return
         if kept is not None:
+            if isinstance(post.inbound, Errand):
+                post.inbound.kept = True
             answer.told(Response(request.id, kept))
             return
         # A call of the gate's own has no fields of parameters: they are made for the server's tool.
@@ -295,6 +298,7 @@ class RelayedExchange(ModernExchange):
         self._post = post
         self._told = answer
         self._answer = answer.answer
+        self._looks = strays.looks(post.spec, post.request.method)
         self._aligner: EventAligner | None = None
         self._held: bytearray | None = None
 
@@ -313,6 +317,7 @@ class RelayedExchange(ModernExchange):
             good
             and kind == JSON_TYPE
             and not self._told.looks
+            and not self._looks
             and length is not None
             and length > HOLD_BYTES
             and self._answer.begin_body(length)
@@ -335,6 +340,10 @@ class RelayedExchange(ModernExchange):
             self._answer.body(data)
 
     def _pass_on(self, events: bytes) -> None:
+        if self._looks:
+            events = strays.without_strays(events, self.request.id)
+            if not events:
+                return
         final = b'"result"' in events or b'"error"' in events
         if not final and self._post.accepts[1]:
             self._answer.events(events)
@@ -388,6 +397,9 @@ class RelayedExchange(ModernExchange):
         assert head is not None
         kind = media_type(head.fields)
         good = 200 <= head.status < 300
+        if self._looks and kind == JSON_TYPE and strays.is_stray(body, self.request.id):
+            self.fail(BadBackendAnswer("The server answered something else with its tools."))
+            return
         if good and kind == JSON_TYPE and not self._told.looks and body.strip():
             self._answer.whole(body)
             self._told.end()

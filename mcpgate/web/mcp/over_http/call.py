@@ -43,6 +43,7 @@ from mcpgate.web.mcp.over_http.fetch import (
     session_is_lost,
 )
 from mcpgate.web.mcp.over_http.upstream_ids import UpstreamId
+from mcpgate.web.mcp.pinned import strays
 from mcpgate.web.mcp.post import Post
 from mcpgate.web.mcp.session_state import is_kept, public, with_id
 
@@ -90,6 +91,7 @@ class HTTPCall:
         "_id",
         "_lease",
         "_link",
+        "_looks",
         "_paused",
         "_post",
         "_reader",
@@ -117,6 +119,7 @@ class HTTPCall:
         self._deadline: Deadline | None = None
         self._given_up_at = speaker.clock.seconds() + post.spec.call_timeout_max_s
         pooled = not session.record.id_returned
+        self._looks = strays.looks(post.spec, self._request.method)
         self._id = UpstreamId(self._request, post.body, link.ids, speaker.mint, pooled=pooled)
         self._reset()
         link.calls[self] = None
@@ -252,6 +255,7 @@ class HTTPCall:
             good
             and kind == JSON_TYPE
             and not self._id.minted
+            and not self._looks
             and length is not None
             and length > HOLD_BYTES
             and self._answer.begin_body(length)
@@ -393,6 +397,9 @@ class HTTPCall:
             self._speaker.clock.callLater(0, self.begin)
             return
         kind = media_type(head.fields)
+        if self._looks and kind == JSON_TYPE and strays.is_stray(body, self._id.upstream):
+            self._fail(BadBackendAnswer("The server answered something else with its tools."))
+            return
         if 200 <= head.status < 300 and not self._id.minted and kind == JSON_TYPE and body.strip():
             if is_kept(self._request):
                 self._remember(responses_in(kind, body))
@@ -417,6 +424,10 @@ class HTTPCall:
             self._answer.complete(told)
 
     def _pass_on(self, events: bytes) -> None:
+        if self._looks:
+            events = strays.without_strays(events, self._id.upstream)
+            if not events:
+                return
         if b'"result"' in events or b'"error"' in events:
             self._suspects.append(events)
             if len(self._suspects) > 1:

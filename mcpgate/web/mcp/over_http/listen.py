@@ -23,6 +23,7 @@ from mcpgate.model import Caller, ServerSpec
 from mcpgate.timing.wheel import Deadline
 from mcpgate.web.event_stream import EventAligner
 from mcpgate.web.mcp.over_http.fetch import EVENT_STREAM, media_type
+from mcpgate.web.mcp.pinned import strays
 from mcpgate.web.mcp.standing import StandingStream
 from mcpgate.web.refusal import refuse_message
 
@@ -225,9 +226,12 @@ class HTTPListen:
             return
         if events:
             self._tries = 0
+            if strays.looks(self._spec):
+                events = strays.without_strays(events, None)
             if b"/list_changed" in events:
                 self._speaker.lists_changed(self._spec, self._session)
-            self._stream.send(events)
+            if events:
+                self._stream.send(events)
 
     def response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """See `IResponseReceiver.response_end`."""

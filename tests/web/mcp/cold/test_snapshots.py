@@ -111,8 +111,8 @@ class SnapshotBookTests(SynchronousTestCase):
     def test_over_a_restart(self) -> None:
         """What was kept is found by the next gate; damaged files are dropped."""
         name = self.name()
-        self.book.keep(BOX, name, SAID)
-        self.book.keep(BOX, name, SAID)
+        self.book.keep(BOX, name, SAID, ANN)
+        self.book.keep(BOX, name, SAID, ANN)
         self.assertEqual(self.meters.events["snapshot_taken"], 1)
         self.kept["c" * 32] = b"no line end"
         again = self.make()
@@ -126,7 +126,7 @@ class SnapshotBookTests(SynchronousTestCase):
     def test_changed_entry(self) -> None:
         """An entry that starts something else ends its snapshots; one with other times does not."""
         name = self.name()
-        self.book.keep(BOX, name, SAID)
+        self.book.keep(BOX, name, SAID, ANN)
         slow = replace(BOX, lifetime=Lifetime(idle_stop_s=5.0))
         self.assertEqual(self.book.find(slow, name), SAID)
         self.assertIsNone(self.book.find(replace(BOX, command=("serve", "-v")), name))
@@ -135,7 +135,7 @@ class SnapshotBookTests(SynchronousTestCase):
     def test_changed_image(self) -> None:
         """Another image of the same name ends them; one that is not known for now does not."""
         name = self.name()
-        self.book.keep(BOX, name, SAID)
+        self.book.keep(BOX, name, SAID, ANN)
         self.build = ""
         self.assertEqual(self.book.find(BOX, name), SAID)
         self.build = "sha256:2"
@@ -146,16 +146,16 @@ class SnapshotBookTests(SynchronousTestCase):
         """What is too large is not kept; the longest unused goes when there are too many."""
         name = self.name()
         large = Snapshot(greeting={"instructions": "x" * MAX_BYTES})
-        self.book.keep(BOX, name, SAID)
-        self.book.keep(BOX, name, large)
+        self.book.keep(BOX, name, SAID, ANN)
+        self.book.keep(BOX, name, large, ANN)
         self.assertEqual((len(self.book), self.kept), (0, {}))
         for options in ({"total": 2}, {"total_bytes": 2 * len(SAID.encoded())}):
             self.kept.clear()
             self.book = self.make(**options)
             names = [self.name(capabilities={"n": n}) for n in range(3)]
             for one in names[:2]:
-                self.book.keep(BOX, one, SAID)
+                self.book.keep(BOX, one, SAID, ANN)
             self.book.find(BOX, names[0])
-            self.book.keep(BOX, names[2], SAID)
+            self.book.keep(BOX, names[2], SAID, ANN)
             self.assertEqual(set(self.kept), {names[0], names[2]})
         self.book.forget("d" * 32)

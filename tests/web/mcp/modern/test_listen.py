@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.errors import BackendUnavailable
+from mcpgate.mcp.jsonrpc import Notification
 from mcpgate.mcp.modern import META_SUBSCRIPTION
 from mcpgate.model import Transport
 from mcpgate.web.mcp.modern.listen import ACK_S, MAX_PENDING
@@ -73,6 +74,15 @@ class OverHTTPTests(SynchronousTestCase):
         answer.go()
         self.assertTrue(sent.aborted)
         self.assertEqual((world.leaks(), len(world.modern.listens)), ({}, 0))
+
+    def test_the_gates_own(self) -> None:
+        """What the gate says of a server goes to whoever listens to it, if it was asked for."""
+        world = ModernWorld()
+        answer = listen(world)
+        acknowledge(world.server.take(), toolsListChanged=True)
+        for server, method in (("other", TOOLS), ("notes", PROMPTS), ("notes", TOOLS)):
+            world.modern.listens.tell(server, Notification(method))
+        self.assertEqual(answer.events[1:], [frame(7, TOOLS)])
 
     def test_a_silent_stream_lives(self) -> None:
         """The client hears comments, whether the server says anything or not."""

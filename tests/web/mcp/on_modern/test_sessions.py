@@ -169,7 +169,8 @@ class CallTests(BridgedCase):
         answer = self.world.post(request("tools/list", 5, cursor=""), session)
         asked = self.asker.take()
         self.assertEqual((asked.request.method, asked.params), ("tools/list", {"cursor": ""}))
-        self.assertIs(asked.source, answer)
+        assert asked.source is not None
+        self.assertIs(asked.source.head, answer.head)
         asked.result(tools=[{"name": "t", "inputSchema": {}}], ttlMs=1, cacheScope="public")
         self.assertEqual(answer.json["id"], 5)
         self.assertEqual(

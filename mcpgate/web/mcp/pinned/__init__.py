@@ -1,0 +1,1 @@
+"""Between clients and the speakers of both eras: lists of tools held against what is trusted."""
