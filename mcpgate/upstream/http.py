@@ -33,6 +33,7 @@ from mcpgate.http.responses import ResponseHeads
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstream
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
+from mcpgate.upstream.addresses import NamedEndpoint
 from mcpgate.upstream.connections import Connection
 from mcpgate.upstream.exchange import Exchange
 from mcpgate.upstream.questions import POOL, Question, Unread
@@ -388,6 +389,14 @@ def plain_endpoint(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
     return TCP4ClientEndpoint(reactor, host, port)
 
 
+def _is_numeric(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """
@@ -403,7 +412,8 @@ class Remote:
 
 def remote(reactor: Any, url: str, *, trust_root: Any = None) -> Remote:
     """
-    Read a server's URL.  With ``https`` the certificate is verified for the URL's host.
+    Read a server's URL.  With ``https`` the certificate is verified for the URL's host; a name
+    that leads to a link-local address is not connected to.
 
     :param trust_root: instead of the platform's certificate authorities.
     :raises ValueError: it is not an absolute http or https URL, or it holds a user name.
@@ -421,8 +431,12 @@ def remote(reactor: Any, url: str, *, trust_root: Any = None) -> Remote:
     if parts.query:
         target += "?" + parts.query
 
+    named = not _is_numeric(host)
+
     def make_endpoint() -> IStreamClientEndpoint:
         endpoint = plain_endpoint(reactor, host, port)
+        if named:
+            endpoint = NamedEndpoint(endpoint)
         if not secure:
             return endpoint
         options = optionsForClientTLS(host, **({"trustRoot": trust_root} if trust_root else {}))
