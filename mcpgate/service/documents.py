@@ -120,7 +120,8 @@ class Documents:
         await tidying.addErrback(
             lambda failure: log.warn("Old documents stay: {why}", why=failure.getErrorMessage())
         )
-        for one in self._documents.values():
+        # A reload may come meanwhile: what it brings is asked for as well.
+        for one in tuple(self._documents.values()):
             await self._take_up(one)
         if self._stopped:
             return

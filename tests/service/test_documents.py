@@ -332,6 +332,20 @@ class DocumentsTests(SynchronousTestCase):
         why = self.failureResultOf(preparing, BadRequest).value.detail
         self.assertIn("within 90 s. Nothing was changed", why)
 
+    def test_reload_at_the_start(self) -> None:
+        """A reload may come before the copies are read; then both are served."""
+        self.life.start(Response(body=document("list")))
+        life = self.life = Life(self.folder)
+        life.thread.held = True
+        life.outbound.answer = ConnectionError()
+        life.documents.start([SPEC])
+        more = replace(SPEC, name="more")
+        life.documents.take([more, SPEC])
+        while life.thread.waiting:
+            life.thread.let_go()
+        life.clock.advance(0)
+        self.assertEqual((life.tools, len(life.outbound.asked)), (["list"], 2))
+
     def test_reload_meanwhile(self) -> None:
         """What is fetched while a reload takes the server out, or changes it, is nobody's."""
         life = self.life
