@@ -1,4 +1,8 @@
-"""Two worker processes on two cores beside one: the relay, with the load on both cores as well."""
+"""
+Two worker processes on two cores beside one process: the relay, in clear and over TLS.
+
+The load has to share the two cores, so a ratio of two is out of reach on a machine with two.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from bench.lab.running import NotHereError
 from bench.lab.upstream import Upstream
 from mcpgate.config.schema import GATE as KEYS
 
-WORK = "relay"
+WORKS = {"relay, in clear": False, "relay, TLS": True}
 ONE, TWO = "mcpgate, one process", "mcpgate, two workers"
 
 
@@ -23,16 +27,22 @@ def run(lab: Lab) -> None:
     if not cores.are_apart():
         raise NotHereError("this machine has one core")
     upstream = Upstream(lab)
-    turns = {}
-    for name, workers in ((ONE, 1), (TWO, 2)):
-        gate = Gate(
+    gates = {
+        name: Gate(
             lab,
             remote("srv", upstream.port, "relay = on"),
             gate=f"workers = {workers}\n",
             core=cores.for_both,
         )
-        turns[name] = partial(Load(lab, gate.key).turn, gate.port, "/srv/json", gate.pid)
-    lab.interleave(WORK, turns)
+        for name, workers in ((ONE, 1), (TWO, 2))
+    }
+    for work, tls in WORKS.items():
+        turns = {}
+        for name, gate in gates.items():
+            port = gate.tls_port if tls else gate.port
+            turn = Load(lab, gate.key).turn
+            turns[name] = partial(turn, port, "/srv/json", gate.pid, tls=tls)
+        lab.interleave(work, turns)
 
 
 CASE = Case("workers", "two worker processes beside one", run)

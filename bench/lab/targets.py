@@ -114,6 +114,12 @@ def _longest(outcome: Outcome) -> float | None:
     return max(values) if values else None
 
 
+def _workers(work: str) -> Callable[[Outcome], float | None]:
+    return lambda outcome: outcome.ratio(
+        work, "rate", f"{GATE}, two workers", f"{GATE}, one process"
+    )
+
+
 TARGETS: Final = (
     Target(
         "relay, small JSON, in clear",
@@ -255,14 +261,15 @@ TARGETS: Final = (
         False,
         _longest,
     ),
-    Target(
-        "two workers on two cores",
-        "workers",
-        1.8,
-        "x one",
-        True,
-        lambda outcome: outcome.ratio(
-            "relay", "rate", f"{GATE}, two workers", f"{GATE}, one process"
-        ),
+    *(
+        Target(
+            f"two workers on two cores, {work}",
+            "workers",
+            1.8,
+            "x one",
+            True,
+            _workers(work),
+        )
+        for work in ("relay, in clear", "relay, TLS")
     ),
 )
