@@ -7,6 +7,7 @@ many kinds, each a few lines beside its constant.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -55,6 +56,7 @@ _FRAMING: Final = frozenset(
     "connection content-length host keep-alive te trailer transfer-encoding upgrade "
     "proxy-authorization proxy-connection expect".split()
 )
+MOST_WORKERS: Final = 64
 _MOST_INTEGER_DIGITS: Final = 12
 
 
@@ -405,6 +407,16 @@ def _throughput(text: str, _: Surroundings) -> int:
     return units.parse_throughput(text)
 
 
+def _workers(text: str, _: Surroundings) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    if not re.fullmatch("[0-9]{1,2}", text, re.ASCII) or not 1 <= int(text) <= MOST_WORKERS:
+        raise BadValueError(
+            "this is no number of processes", f"Write auto or a number from 1 to {MOST_WORKERS}"
+        )
+    return int(text)
+
+
 def _status(text: str, _: Surroundings) -> int:
     if not re.fullmatch("[1-5][0-9][0-9]", text, re.ASCII) or text < "200":
         raise BadValueError("this is not an HTTP status", "Write for example 200 204")
@@ -597,6 +609,7 @@ URL_PATH: Final = Kind(label="path of a URL", parse=_url_path)
 PER_S: Final = Kind(label="rate | off", parse=_per_s)
 BUDGET: Final = Kind(label="rate", parse=_budget)
 THROUGHPUT: Final = Kind(label="size per second; 0: no limit", parse=_throughput)
+WORKERS: Final = Kind(label="number | auto: one per processor", parse=_workers)
 STATUSES: Final = Kind(label="HTTP statuses", parse=_status, layout=Layout.WORDS)
 METHOD: Final = Kind(label="HTTP method", parse=_method)
 DOTTED: Final = Kind(label="dotted path into JSON", parse=_dotted)

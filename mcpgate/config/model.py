@@ -36,6 +36,7 @@ class GateSection:
         listeners' own; ``*.example.org`` covers one label; ``*`` accepts every name.
     :ivar server_hosts: names with one ``*`` in the first label: where it stands, a server's name.
     :ivar allowed_origins: origins (``https://app.example.org``) browsers may call from.
+    :ivar workers: processes that take clients' connections; 1: this one does it itself.
     :ivar max_connections: 0 means: as many as the limit of open files leaves room for.
     :ivar body_min_rate: bytes per second a request body must reach after a grace of 5 s.
     :ivar memory_budget_bytes: sum of the memory limits of running instances; 0 = no budget.
@@ -54,6 +55,7 @@ class GateSection:
     include: tuple[Path, ...] = ()
     tools_pinned: str = "warn"
     http2: bool = False
+    workers: int = 1
     max_connections: int = 0
     max_connections_per_address: int = 64
     requests_per_connection: int = 1000

@@ -196,6 +196,16 @@ GATE: Final = SectionSchema(
             effect="Offer HTTP/2 on TLS listeners (needs the package ``h2``).",
         ),
         Key(
+            name="workers",
+            kind=kinds.WORKERS,
+            into="workers",
+            default="1",
+            effect=(
+                "Processes that take clients' connections (TLS, HTTP, slow readers) and hand "
+                "requests to the one that owns servers and sessions. With 1 it does all itself."
+            ),
+        ),
+        Key(
             name="max_connections",
             kind=integer(zero="half of the limit of open files"),
             into="max_connections",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
@@ -16,6 +16,7 @@ from mcpgate.gate.admission import Slots
 from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.http.strictness import WireBounds
 from mcpgate.interfaces import IInbound
+from mcpgate.service.workers import Handed, Workers
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
@@ -29,6 +30,8 @@ from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore, Source
 from mcpgate.web.wire.bounds import Bounds, connections_allowed
 from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.wire.http2 import HTTP2Factory
+from mcpgate.web.workers.assignment import Assignment
+from mcpgate.web.workers.link import LinkFactory
 
 log = Logger()
 
@@ -108,6 +111,9 @@ class Front:
         self._listeners: list[Listeners] = []
         self._fronts: list[FrontFactory | HTTP2Factory] = []
         bounds = bounds_of(gate)
+        self._channels: list[Callable[[IInbound], None]] = []
+        self._served: list[tuple[Listeners, dict[Kind, int]]] = []
+        self._record = record
         self._shared: dict[str, Any] = dict(
             clock=reactor,
             wheel=wheel,
@@ -117,9 +123,10 @@ class Front:
             meters=meters,
             slots=Slots(),
             budget=BodyBudget(bounds.bodies_bytes),
-            answers=AnswerBudget(bounds.answers_bytes),
             wall=wall,
         )
+        self._answers = AnswerBudget(bounds.answers_bytes)
+        self.workers = self._make_workers() if gate.workers > 1 else None
         self.store: CertificateStore | None = None
         listens = (*gate.listen, *config.admin.listen)
         if any(parse_listen(text).kind is Kind.TLS for text in listens):
@@ -135,19 +142,26 @@ class Front:
         """Make the listeners of these entries, not started yet."""
         listens = [parse_listen(text) for text in texts]
         factories: dict[Kind, IProtocolFactory] = {}
+        channels: dict[Kind, int] = {}
         for kind in {listen.kind for listen in listens}:
-            factories[kind] = self._factory(kind, dispatch)
+            answer = dispatch
+            if kind is Kind.REDIRECT:
+                answer = Redirect(guard=self._guard, https_port=self._https_port)
+            factories[kind] = self._factory(kind, answer)
+            channels[kind] = len(self._channels)
+            self._channels.append(answer)
         listeners = Listeners(
             self._reactor, listens, factories, wheel=self._wheel, meters=self._meters
         )
         self._listeners.append(listeners)
+        self._served.append((listeners, channels))
         return listeners
 
     def _factory(self, kind: Kind, dispatch: Callable[[IInbound], None]) -> IProtocolFactory:
-        if kind is Kind.REDIRECT:
-            dispatch = Redirect(guard=self._guard, https_port=self._https_port)
         secure = kind is Kind.TLS
-        front = FrontFactory(dispatch=dispatch, secure=secure, **self._shared)
+        front = FrontFactory(
+            dispatch=dispatch, secure=secure, answers=self._answers, **self._shared
+        )
         self._fronts.append(front)
         if not secure:
             return front
@@ -165,6 +179,68 @@ class Front:
             meters=self._meters,
             handshake_s=self._config.tls.handshake_s,
         )
+
+    # --- Workers --------------------------------------------------------------------------------
+
+    def _make_workers(self) -> Workers:
+        gate = self._config.gate
+        self._link = LinkFactory(
+            answers=self._answers, **{**self._shared, "slots": Slots(), "meters": self._meters}
+        )
+        return Workers(
+            self._reactor,
+            gate.workers,
+            state_dir=gate.state_dir,
+            link=self._link,
+            assignment=self._assignment,
+            meters=self._meters,
+            record=self._record,
+            accept=self._accept,
+        )
+
+    def _accept(self, here: bool) -> None:
+        for listeners in self._listeners:
+            listeners.accept(here)
+
+    def _assignment(self) -> Assignment:
+        gate, tls = self._config.gate, self._config.tls
+        certificates = () if self.store is None else self.store.certificates
+        return Assignment(
+            name="",
+            link="",
+            sockets=(),
+            bounds=self._shared["bounds"],
+            certificates=tuple(
+                (certificate.files.chain, certificate.files.key_path)
+                for certificate in certificates
+            ),
+            http2=gate.http2,
+            min_version=tls.min_version,
+            handshake_s=tls.handshake_s,
+        )
+
+    def start_workers(self) -> Deferred[None] | None:
+        """Start the workers, if there shall be any, on what is bound by now."""
+        if self.workers is None:
+            return None
+        self._link.channels = tuple(self._channels)
+        return self.workers.start(
+            [
+                Handed(
+                    descriptor=descriptor,
+                    kind=listen.kind,
+                    proxied=listen.proxied,
+                    channel=channels[listen.kind],
+                )
+                for listeners, channels in self._served
+                for listen, descriptor in listeners.shareable()
+            ]
+        )
+
+    def close_workers(self) -> None:
+        """Have workers accept nothing more."""
+        if self.workers is not None:
+            self.workers.close()
 
     @property
     def bound(self) -> tuple[Bound, ...]:
@@ -211,13 +287,18 @@ class Front:
             await self._drained(LAST_WORDS_S)
         for front in self._fronts:
             front.abort_all()
+        if self.workers is not None:
+            await self.workers.end()
 
     async def _drained(self, timeout_s: float) -> int:
         """Wait until every connection has ended, or for so long; tell how many have not."""
         # Cancelled by the deadline, a list of Deferreds fires all the same.
-        waiting = DeferredList([front.drain() for front in self._fronts], consumeErrors=True)
-        await waiting.addTimeout(timeout_s, self._reactor)
-        return sum(len(front.connections) for front in self._fronts)
+        drains = [front.drain() for front in self._fronts]
+        if self.workers is not None:
+            drains.append(self.workers.drain())
+        await DeferredList(drains, consumeErrors=True).addTimeout(timeout_s, self._reactor)
+        left = sum(len(front.connections) for front in self._fronts)
+        return left if self.workers is None or not self.workers.alive else left + self._link.busy
 
 
 def now() -> datetime:

@@ -387,6 +387,9 @@ class Gateway(StagedService):
             admin = self.front.serve(config.admin.listen, self.pages.show_admin)
             admin.setName("admin listeners")  # Two services of one name are refused.
             stages.append(admin)
+        stages.append(
+            Stage("workers", start=self.front.start_workers, stop=self.front.close_workers)
+        )
         stages.append(Stage("readiness", start=self._up, stop=self._down))
         if self._logs is not None:
             logs = self._logs

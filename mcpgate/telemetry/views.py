@@ -67,6 +67,22 @@ class DocumentView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """
+    One worker process.
+
+    :ivar accepts: it is up and takes connections.
+    :ivar connections: of clients, as it told last.
+    """
+
+    name: str
+    pid: int
+    accepts: bool
+    connections: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
     """
     One entry of the configuration.

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -37,6 +38,9 @@ COVERED = any(name.startswith(("COVERAGE", "COV_CORE")) for name in os.environ)
 _ORDERLY = "from twisted.application import app; app._exitWithSignal = lambda number: None; "
 _RUN = "from twisted.scripts.twistd import run; run()"
 TWISTD = [sys.executable, "-c", (_ORDERLY if COVERED else "") + _RUN]
+
+# Any test of a gate is a test of one with so many workers, too.
+WORKERS = os.environ.get("MCPGATE_WORKERS", "")
 
 GATE = """
 [gate]
@@ -162,6 +166,8 @@ class GateProcess:
         }
         for name, value in values.items():
             text = text.replace("<" + name + ">", value)
+        if WORKERS and not re.search("^workers = ", text, re.MULTILINE):
+            text = text.replace("[gate]\n", f"[gate]\nworkers = {WORKERS}\n", 1)
         self.ini.write_text(text)
         self.ini.chmod(0o600)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from twisted.application.service import Service
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
@@ -349,6 +350,18 @@ class Listeners(Service):
         if listen.proxied:
             return ProxiedFactory(factory, wheel=self._wheel, meters=self._meters)
         return factory
+
+    def shareable(self) -> list[tuple[Listen, int]]:
+        """
+        Give the descriptors that other processes may accept from.
+
+        Ports of a Twisted plugin that are no sockets of ours are not among them.
+        """
+        return [
+            (bound.listen, port.fileno())
+            for bound, port in zip(self.bound, self._ports, strict=True)
+            if isinstance(port, tcp.Port)
+        ]
 
     def accept(self, wanted: bool) -> None:
         """Take new connections, or leave them to wait in the kernel's queue."""

@@ -12,6 +12,7 @@ Over 500 lines, because reading, writing and closing of one connection share its
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ from mcpgate.http.fields import Fields
 from mcpgate.http.heads import Peer, RequestHead
 from mcpgate.http.parsing import NotHTTPError, RequestParser
 from mcpgate.http.writing import CONTINUE, PROCESSING
+from mcpgate.interfaces import IInbound
 from mcpgate.model import KIB
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.timing.wheel import Deadline
@@ -500,13 +502,18 @@ class HTTP1Connection:
             if peer is None:
                 self._refuse(Overloaded("Too many connections.", retry_after_s=5.0))
                 return
+        self._serve(head, peer, front.make_request_id(), front.dispatch)
+
+    def _serve(
+        self, head: RequestHead, peer: Peer, request_id: str, dispatch: Callable[[IInbound], None]
+    ) -> None:
         self._head_begun = False
         self._due_head = inf
         self._requests += 1
-        inbound = HTTP1Inbound(self, head, peer, front.make_request_id(), front.clock.seconds())
+        inbound = HTTP1Inbound(self, head, peer, request_id, self._front.clock.seconds())
         self._inbound = inbound
         try:
-            front.dispatch(inbound)
+            dispatch(inbound)
         except Exception:
             log.failure("A request failed, {id}", id=inbound.request_id)
             inbound.fail()

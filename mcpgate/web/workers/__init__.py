@@ -1,0 +1,1 @@
+"""How worker processes and the one that owns everything talk of requests."""
