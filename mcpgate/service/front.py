@@ -127,6 +127,8 @@ class Front:
         )
         self._answers = AnswerBudget(bounds.answers_bytes)
         self.workers = self._make_workers() if gate.workers > 1 else None
+        if self.workers is not None:
+            self._shared["slots"] = self.workers.places
         self.store: CertificateStore | None = None
         listens = (*gate.listen, *config.admin.listen)
         if any(parse_listen(text).kind is Kind.TLS for text in listens):
@@ -208,6 +210,8 @@ class Front:
         return Assignment(
             name="",
             link="",
+            places=0,
+            part=0,
             sockets=(),
             bounds=self._shared["bounds"],
             certificates=tuple(

@@ -35,6 +35,7 @@ from mcpgate.timing.ticker import Ticker
 from mcpgate.web.listening.listeners import Kind
 from mcpgate.web.workers.assignment import Assignment, SharedSocket
 from mcpgate.web.workers.link import LinkFactory
+from mcpgate.web.workers.places import SharedPlaces, make_table
 
 log = Logger()
 
@@ -51,7 +52,8 @@ WATCH_S: Final = 5.0
 LONG_LIFE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 30.0
 
-_FIRST_SHARED: Final = 3
+_PLACES: Final = 3
+_FIRST_SHARED: Final = 4
 _LINE_BYTES: Final = 256 * KIB
 _STDERR_LINES: Final = 20
 _STDERR_CHARS: Final = 500
@@ -144,6 +146,7 @@ class Workers:
     :param link: serves the workers' requests.
     :param assignment: what each is told; sockets, name and link are filled in here.
     :param record: takes access entries of requests that workers have refused by themselves.
+    :ivar places: taken by clients of all processes; this one's own part of them.
     :param accept: called with whether this process shall accept by itself: only while no worker
         does.
     """
@@ -166,6 +169,8 @@ class Workers:
         self._count = count
         self._path = state_dir / SOCKET_NAME
         self._link = link
+        self._table = make_table(1 + count)
+        self.places = SharedPlaces(self._table, 0)
         self._assignment = assignment
         self._meters = meters
         self._record = record
@@ -232,7 +237,12 @@ class Workers:
             for index, one in enumerate(self._handed)
         )
         orders = replace(
-            self._assignment(), name=f"worker {number}", link=str(self._path), sockets=sockets
+            self._assignment(),
+            name=f"worker {number}",
+            link=str(self._path),
+            part=number,
+            places=_PLACES,
+            sockets=sockets,
         )
         process = _Process(self, number, orders.write())
         self._processes[number] = process
@@ -248,6 +258,7 @@ class Workers:
                 0: "w",
                 1: "r",
                 2: "r",
+                _PLACES: self._table,
                 **{_FIRST_SHARED + index: one.descriptor for index, one in enumerate(self._handed)},
             },
         )
@@ -314,6 +325,7 @@ class Workers:
         """Take note that one has ended; start another in its place."""
         self._meters.connections -= process.connections
         process.connections = 0
+        self.places.clear(process.number)
         process.ready = False
         self._processes.pop(process.number, None)
         self._share()
@@ -402,5 +414,6 @@ class Workers:
         self._link.abort_all()
         port, self._port = self._port, None
         if port is not None:
+            os.close(self._table)
             await maybeDeferred(port.stopListening)
             self._path.unlink(missing_ok=True)

@@ -22,7 +22,6 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger, globalLogPublisher
 
-from mcpgate.gate.admission import Slots
 from mcpgate.interfaces import IInbound
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe
@@ -38,6 +37,7 @@ from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.wire.http2 import HTTP2Factory
 from mcpgate.web.workers.assignment import Assignment, SharedSocket, read_assignment
 from mcpgate.web.workers.passing import Passing
+from mcpgate.web.workers.places import SharedPlaces
 from mcpgate.worker.reporting import OwnerLine, OwnerObserver
 
 log = Logger()
@@ -87,7 +87,7 @@ class Worker:
             make_request_id=self._make_id,
             record=self.line.record,
             meters=self._meters,
-            slots=Slots(),
+            slots=SharedPlaces(assignment.places, assignment.part),
             budget=BodyBudget(bounds.bodies_bytes),
             wall=wall,
         )

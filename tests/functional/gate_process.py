@@ -126,7 +126,8 @@ def children_of(pid: int) -> dict[int, str]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 rest = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(rest[1]) == pid:
+                # The gate's own workers are no servers.
+                if int(rest[1]) == pid and b"workers.sock" not in (entry / "cmdline").read_bytes():
                     found[int(entry.name)] = rest[0]
     return found
 

@@ -55,6 +55,7 @@ class Relay:
         between cut off what is silent; 0 = never.
     :param watch: keeps the key of a long stream checked, and calls back when it is revoked (R58);
         gives what is called when the stream has ended.  See `Revocations.watch`.
+    :param fail: tells a client that its request has failed.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Relay:
         *,
         keepalive_s: float = 15.0,
         watch: Watch = _unwatched,
+        fail: Callable[[IInbound, GateError], None] = refuse,
     ) -> None:
         self.watch = watch
         self.seconds = clock.seconds
@@ -73,6 +75,7 @@ class Relay:
         self.forwarding = forwarding
         self.meters = meters
         self.keepalive_s = keepalive_s
+        self.fail = fail
 
     def relay(
         self,
@@ -342,7 +345,7 @@ class _Passage:
 
     def _fail(self, error: GateError) -> None:
         if not self._over:
-            refuse(self._inbound, error)
+            self._relay.fail(self._inbound, error)
             self._done()
 
     def _done(self) -> None:

@@ -35,12 +35,15 @@ class Assignment:
 
     :ivar name: of the worker, in its log lines.
     :ivar link: path of the owner's socket.
+    :ivar places: descriptor of the table of `SharedPlaces`, and ``part``: the worker's own in it.
     :ivar certificates: paths of chain and key; empty when nothing is served over TLS.
     :ivar min_version: the oldest version of TLS spoken.
     """
 
     name: str
     link: str
+    places: int
+    part: int
     sockets: tuple[SharedSocket, ...]
     bounds: Bounds
     certificates: tuple[tuple[str, str], ...] = ()

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from typing_extensions import override
 from zope.interface import implementer
 
+from mcpgate.errors import GateError
 from mcpgate.http.fields import Fields
 from mcpgate.http.forwarding import FieldLines, Forwarding, connection_options
 from mcpgate.http.heads import Peer, RequestHead
@@ -128,6 +129,11 @@ class _Lease:
         """See `ILease.release`."""
 
 
+def _cut_off(inbound: IInbound, error: GateError) -> None:
+    # As when a gate without workers has died: nobody knows what became of the request.
+    inbound.abort()
+
+
 class Passing:
     """
     Hands requests on to the owner.
@@ -159,7 +165,14 @@ class Passing:
 
     def channel(self, number: int) -> Callable[[IInbound], None]:
         """Give the dispatch of a listener that the owner knows by this number."""
-        relay = Relay(self._clock, self._wheel, _Verbatim(number), self._meters, keepalive_s=0.0)
+        relay = Relay(
+            self._clock,
+            self._wheel,
+            _Verbatim(number),
+            self._meters,
+            keepalive_s=0.0,
+            fail=_cut_off,
+        )
 
         def pass_on(inbound: IInbound) -> None:
             inbound.notes[PASSED] = True
