@@ -529,6 +529,9 @@ class Gateway(StagedService):
                 lambda: self.modern.results.bytes,
             ),
         }
+        workers = self.front.workers
+        if workers is not None:
+            readings["workers"] = ("Worker processes that accept.", lambda: workers.accepting)
         if self._logs is not None:
             readings["log_lines_dropped"] = ("Log lines lost.", self._logs.dropped)
         return readings

@@ -29,6 +29,7 @@ from mcpgate.telemetry.views import (
     ImageView,
     InstanceView,
     PinView,
+    WorkerView,
 )
 from mcpgate.web.listening.open_files import count_open_files
 from mcpgate.web.pages.admin import AdminView, ProcessView
@@ -99,6 +100,7 @@ class Pages:
             eras=self.eras,
             pins=self.pins,
             process=own_process,
+            workers=self.workers,
             metrics=Metrics(collector, self.scrapes.run).render,
         )
         users = admin_users(admin)
@@ -187,6 +189,11 @@ class Pages:
         """Describe the container engine; None when no server is in a container."""
         containers = self._gateway.back.containers
         return None if containers is None else containers.engine()
+
+    def workers(self) -> Sequence[WorkerView]:
+        """Describe the processes that take connections for this one."""
+        workers = self._gateway.front.workers
+        return () if workers is None else workers.views()
 
     def certificates(self) -> Sequence[CertificateView]:
         """Describe the certificates served."""

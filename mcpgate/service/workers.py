@@ -164,7 +164,6 @@ class Workers:
         accept: Callable[[bool], None],
     ) -> None:
         self.seconds: Callable[[], float] = reactor.seconds
-        self.replaced = 0
         self._reactor = reactor
         self._count = count
         self._path = state_dir / SOCKET_NAME
@@ -213,7 +212,7 @@ class Workers:
         for number in range(1, self._count + 1):
             self._spawn(number)
         try:
-            await self._until(lambda: self._ready() == self._count).addTimeout(
+            await self._until(lambda: self.accepting == self._count).addTimeout(
                 START_S, self._reactor
             )
         except TimeoutError:
@@ -263,9 +262,6 @@ class Workers:
             },
         )
 
-    def _ready(self) -> int:
-        return sum(1 for process in self._processes.values() if process.ready)
-
     def _until(self, held: Callable[[], bool]) -> Deferred[None]:
         """Wait until something holds of the workers."""
 
@@ -284,7 +280,7 @@ class Workers:
 
     def _share(self) -> None:
         """Accept here exactly while no worker does."""
-        wanted = not self._ready() and not self._stopping
+        wanted = not self.accepting and not self._stopping
         if wanted != self._accepting:
             self._accepting = wanted
             self._accept(wanted)
@@ -341,7 +337,6 @@ class Workers:
         else:
             pause_s = self._pauses_s.get(number, 1.0)
             self._pauses_s[number] = min(LONGEST_PAUSE_S, pause_s * 2)
-        self.replaced += 1
         self._meters.events["worker_replaced"] += 1
         log.error(
             "{name} (process {pid}) ended: {why}. Its connections are lost, nothing else; "
@@ -362,6 +357,11 @@ class Workers:
                 process.kill()
 
     # --- End ------------------------------------------------------------------------------------
+
+    @property
+    def accepting(self) -> int:
+        """How many take connections."""
+        return sum(1 for process in self._processes.values() if process.ready)
 
     @property
     def alive(self) -> int:

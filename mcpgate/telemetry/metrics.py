@@ -72,7 +72,7 @@ KNOWN_EVENTS: Final = (
         "tls_handshake_late",
     ),
     *("tls_handshakes_full", "upstream_bad_answer", "upstream_connect_failed"),
-    "upstream_connected",
+    *("upstream_connected", "worker_replaced"),
 )
 
 

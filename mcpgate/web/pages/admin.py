@@ -21,6 +21,7 @@ from mcpgate.telemetry.views import (
     ImageView,
     InstanceView,
     PinView,
+    WorkerView,
 )
 
 #: Sessions listed on a page; all are counted.
@@ -48,6 +49,7 @@ class AdminView:
     :ivar images: those of servers in containers; ``engine``: None when there are no such servers.
     :ivar eras: of every server, which eras of MCP it speaks; ``pins``: how its tools are to those
         that were trusted.
+    :ivar workers: processes that take connections; empty when this one does it itself.
     :ivar metrics: the Prometheus exposition.
     """
 
@@ -65,6 +67,7 @@ class AdminView:
     eras: Callable[[], Sequence[EraView]] = tuple
     pins: Callable[[], Sequence[PinView]] = tuple
     process: Callable[[], ProcessView] = ProcessView
+    workers: Callable[[], Sequence[WorkerView]] = tuple
     metrics: Callable[[], Deferred[bytes]] = lambda: succeed(b"")
 
 
@@ -87,6 +90,7 @@ def statistics(view: AdminView) -> dict[str, object]:
         "ready": not unready,
         "reasons": unready,
         "process": asdict(view.process()),
+        "workers": [asdict(worker) for worker in view.workers()],
         "traffic": {
             "requests": answered,
             "bytes_in": meters.bytes_in,
