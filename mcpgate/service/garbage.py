@@ -67,6 +67,9 @@ class Garbage(Service):
 
     @override
     def stopService(self) -> None:
+        """Leave the collector as it was.  Idempotent: a start that failed stops twice."""
+        if not self.running:
+            return
         super().stopService()
         self._gc.callbacks.remove(self._walked)
         if self._next is not None:

@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import ssl
+import subprocess
 from datetime import UTC, datetime
 from unittest import TestCase
 
 from mcpgate.web.listening.certificates import self_signed
 from tests.functional.gate_process import GATE, STDIO, GateProcess, wait_for
+from tests.functional.real import missing
 
 TLS = "\n[tls]\ncertificates = <dir>/live.pem <dir>/live.key\n"
 
@@ -83,3 +85,26 @@ class CertificateTests(TestCase):
         self.install("two")
         self.trust("two")
         wait_for(self.sees_two, "the new certificate is shown", 8)
+
+
+class HTTP2Tests(TestCase):
+    """``[gate] http2 = on``."""
+
+    def test_served(self) -> None:
+        """Who offers h2 is answered over it, everybody else over HTTP/1.1."""
+        if shutil.which("curl") is None:
+            missing("curl")
+        gate = GateProcess(self, GATE.replace("[gate]", "[gate]\nhttp2 = on") + STDIO)
+        gate.start()
+        url = f"https://127.0.0.1:{gate.port}/health"
+        for flag, version in (("--http1.1", "1.1"), ("--http2", "2")):
+            told = subprocess.run(
+                [
+                    *("curl", "-sS", flag, "--cacert", str(gate.certificate), "-o", "/dev/null"),
+                    *("-w", "%{http_code} %{http_version}", "--max-time", "10", url),
+                ],
+                capture_output=True,
+                check=False,
+                text=True,
+            )
+            self.assertEqual(told.stdout, f"200 {version}", told.stderr)

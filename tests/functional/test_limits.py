@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from unittest import TestCase
 
-from tests.functional.gate_process import GATE, HTTP, STDIO, GateProcess, rest
+from tests.functional.gate_process import GATE, HTTP, STDIO, GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
 
 
@@ -136,14 +136,12 @@ class LimitTests(TestCase):
         kept = [gate.connection(plain=True) for _ in range(5)]
         for connection in kept:
             connection.connect()
-        rest(0.2)
-        self.assertEqual(self.ask_once(gate), 503)
+        wait_for(lambda: self.ask_once(gate) == 503, "one too many is refused")
         for connection in kept:
             connection.request("GET", "/health")
             self.assertEqual(connection.getresponse().read()[:1], b"{")
             connection.close()
-        rest(0.2)
-        self.assertEqual(self.ask_once(gate), 200)
+        wait_for(lambda: self.ask_once(gate) == 200, "there is room again")
 
     def ask_once(self, gate: GateProcess) -> int:
         """Ask on a connection of its own."""

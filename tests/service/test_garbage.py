@@ -90,6 +90,13 @@ class GarbageTests(SynchronousTestCase):
         self.assertEqual(self.gc.done, ["unfreeze"])
         self.assertEqual((self.gc.callbacks, self.clock.getDelayedCalls()), ([], []))
 
+    def test_stopped_twice(self) -> None:
+        """A gate that could not start is stopped once more when its reactor ends."""
+        self.garbage.stopService()
+        done = list(self.gc.done)
+        self.garbage.stopService()
+        self.assertEqual(self.gc.done, done)
+
     def test_real_collector(self) -> None:
         """The module itself has what is asked of it."""
         garbage = Garbage(self.clock, self.meters)
