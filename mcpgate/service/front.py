@@ -197,12 +197,20 @@ class Front:
             assignment=self._assignment,
             meters=self._meters,
             record=self._record,
-            accept=self._accept,
+            share=self._share,
         )
 
-    def _accept(self, here: bool) -> None:
+    def _share(self, here: bool) -> None:
         for listeners in self._listeners:
-            listeners.accept(here)
+            listeners.share(here)
+
+    def accept(self, listeners: Listeners, wanted: bool) -> None:
+        """Take new connections on these listeners, or leave them to wait in the kernel's queue."""
+        if self.workers is None:
+            listeners.accept(wanted)
+        else:
+            channels = dict(self._served)[listeners]
+            self.workers.accept(sorted(channels.values()), wanted)
 
     def _assignment(self) -> Assignment:
         gate, tls = self._config.gate, self._config.tls

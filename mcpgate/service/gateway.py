@@ -441,7 +441,7 @@ class Gateway(StagedService):
         log.info("mcpgate is ready: {count} servers", count=len(self.config.servers))
 
     def _accept(self, wanted: bool) -> None:
-        self._public.accept(wanted)
+        self.front.accept(self._public, wanted)
 
     def _shed_streams(self) -> int:
         """Close some event streams that nothing goes on in, those longest unused first."""

@@ -147,7 +147,7 @@ class Workers:
     :param assignment: what each is told; sockets, name and link are filled in here.
     :param record: takes access entries of requests that workers have refused by themselves.
     :ivar places: taken by clients of all processes; this one's own part of them.
-    :param accept: called with whether this process shall accept by itself: only while no worker
+    :param share: called with whether this process shall accept by itself: only while no worker
         does.
     """
 
@@ -161,7 +161,7 @@ class Workers:
         assignment: Callable[[], Assignment],
         meters: Meters,
         record: Callable[[AccessEntry], None],
-        accept: Callable[[bool], None],
+        share: Callable[[bool], None],
     ) -> None:
         self.seconds: Callable[[], float] = reactor.seconds
         self._reactor = reactor
@@ -173,13 +173,14 @@ class Workers:
         self._assignment = assignment
         self._meters = meters
         self._record = record
-        self._accept = accept
+        self._share_here = share
         self._handed: Sequence[Handed] = ()
         self._processes: dict[int, _Process] = {}
         self._pauses_s: dict[int, float] = {}
         self._due: dict[int, IDelayedCall] = {}
         self._port: IListeningPort | None = None
         self._stopping = False
+        self._held: list[int] = []
         self._accepting = True
         self._changed: list[Deferred[None]] = []
         self._watch = Ticker(reactor, WATCH_S, self._look, name="workers")
@@ -280,10 +281,18 @@ class Workers:
 
     def _share(self) -> None:
         """Accept here exactly while no worker does."""
-        wanted = not self.accepting and not self._stopping
+        wanted = not (self.accepting or self._stopping or self._held)
         if wanted != self._accepting:
             self._accepting = wanted
-            self._accept(wanted)
+            self._share_here(wanted)
+
+    def accept(self, channels: list[int], wanted: bool) -> None:
+        """Have workers take connections on these channels, or leave them in the kernel's queue."""
+        self._held = [] if wanted else channels
+        for process in self._processes.values():
+            if process.ready:
+                process.tell({"accept": wanted, "channels": channels})
+        self._share()
 
     # --- What workers say -----------------------------------------------------------------------
 
@@ -296,6 +305,8 @@ class Workers:
         if "ready" in message:
             process.ready = True
             log.info("{name} (process {pid}) accepts", name=process.name, pid=process.pid)
+            if self._held:
+                process.tell({"accept": False, "channels": self._held})
             self._share()
             self._tell_changed()
         elif "entry" in message:

@@ -70,7 +70,7 @@ class Worker:
         self._meters = Meters()
         self._wheel = DeadlineWheel(reactor)
         self._fronts: list[FrontFactory | HTTP2Factory] = []
-        self._acceptors: list[Acceptor] = []
+        self._acceptors: list[tuple[int, Acceptor]] = []
         self.line = OwnerLine(self._told, stop)
         self._passing = Passing(
             reactor,
@@ -114,7 +114,7 @@ class Worker:
                 self._reactor, socket.socket(fileno=shared.descriptor), self._factory(shared)
             )
             acceptor.start()
-            self._acceptors.append(acceptor)
+            self._acceptors.append((shared.channel, acceptor))
         for service in self._services:
             service.startService()
         self.line.tell({"ready": True})
@@ -168,10 +168,14 @@ class Worker:
     def _told(self, message: dict[str, Any]) -> None:
         if "drain" in message:
             self._drain()
+        elif "accept" in message:
+            for channel, acceptor in self._acceptors:
+                if channel in message["channels"]:
+                    acceptor.hold(not message["accept"])
 
     def _drain(self) -> None:
         """Accept nothing more; end when every connection has ended.  The owner has the clock."""
-        for acceptor in self._acceptors:
+        for _, acceptor in self._acceptors:
             acceptor.close()
         drained = DeferredList([front.drain() for front in self._fronts])
         drained.addCallback(lambda _: self._over())

@@ -107,7 +107,7 @@ class WorkersTests(SynchronousTestCase):
             ),
             meters=self.meters,
             record=self.entries.append,
-            accept=self.accepting.append,
+            share=self.accepting.append,
         )
         self.starting = self.workers.start(
             [Handed(descriptor=17, kind=Kind.PLAIN, proxied=False, channel=0)]
@@ -219,6 +219,20 @@ class WorkersTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.reactor.children[-1].says(ready=True)
         self.assertEqual(self.accepting, [False, True, False])
+
+    def test_held(self) -> None:
+        """When the gate is short of memory, workers leave new clients waiting; new ones too."""
+        one, two = self.up()
+        self.workers.accept([0], False)
+        orders = {"accept": False, "channels": [0]}
+        self.assertEqual([json.loads(child.told[-1]) for child in (one, two)], [orders] * 2)
+        one.ends()
+        self.reactor.advance(1)
+        new = self.reactor.children[-1]
+        new.says(ready=True)
+        self.assertEqual(json.loads(new.told[-1]), orders)
+        self.workers.accept([0], True)
+        self.assertEqual(json.loads(new.told[-1]), {"accept": True, "channels": [0]})
 
     def test_silent(self) -> None:
         """One that says nothing any more is ended; one that does is left alone."""

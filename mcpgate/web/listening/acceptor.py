@@ -36,6 +36,7 @@ class Acceptor(FileDescriptor):
         self._reactor = reactor
         self._socket = listening
         self._factory = factory
+        self._held = False
         listening.setblocking(False)
 
     @override
@@ -46,6 +47,14 @@ class Acceptor(FileDescriptor):
         """Begin to accept."""
         self._factory.doStart()
         self.startReading()
+
+    def hold(self, held: bool) -> None:
+        """Leave connections to wait in the kernel's queue, or take them again."""
+        self._held = held
+        if held:
+            self.stopReading()
+        else:
+            self._again()
 
     def close(self) -> None:
         """Accept no more."""
@@ -74,5 +83,5 @@ class Acceptor(FileDescriptor):
                 )
 
     def _again(self) -> None:
-        if self._socket.fileno() >= 0:
+        if self._socket.fileno() >= 0 and not self._held:
             self.startReading()

@@ -370,6 +370,12 @@ class Listeners(Service):
             if change is not None:
                 change()
 
+    def share(self, here: bool) -> None:
+        """Accept on what is shareable, or leave that to other processes; nothing is closed."""
+        for port in self._ports:
+            if isinstance(port, tcp.Port):
+                (port.startReading if here else port.stopReading)()
+
     @override
     def stopService(self) -> Deferred[None]:
         """Close the listening sockets.  Idempotent."""
