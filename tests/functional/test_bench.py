@@ -44,6 +44,23 @@ class SmokeTests(TestCase):
             timeout=LIMIT_S,
         )
 
+    def test_scale(self) -> None:
+        """``python -m bench.scale`` measures each work and each step, however few there are."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "bench.scale", "--sessions", "300", "--servers", "5"],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(self.place)},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=LIMIT_S,
+        )
+        self.assertIn(ran.returncode, (0, 1), ran.stderr)
+        self.assertEqual(ran.stderr, "")
+        lines = ran.stdout.splitlines()
+        self.assertEqual(len(lines), 2 + 20 + 1 + 5, ran.stdout)
+        self.assertEqual(list(self.place.iterdir()), [])
+
     def test_every_case(self) -> None:
         """Each gives figures of the gate, or says why there can be none here."""
         file = self.place / "results.json"
