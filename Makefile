@@ -8,13 +8,14 @@ DEMO := var/demo
 LAB := var/servers
 TRIAL_FLAGS ?=
 
-.PHONY: help env parts run test unit functional lint types layers docs news coverage bench clean
+.PHONY: help env parts run test unit functional workers lint types layers docs news coverage bench clean
 
 help:
 	@echo "make run         start the gate with demo servers, print what to paste into clients"
 	@echo "make test        lint, types, layers, docs, unit and functional tests, coverage"
 	@echo "make unit        only the fast tests"
 	@echo "make functional  only the tests with real sockets, processes and servers"
+	@echo "make workers     the tests of sessions, limits, pooling and bridging with two workers"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make bench       measure the gate beside others (python -m bench --help)"
 	@echo "make clean       remove what the others made"
@@ -67,6 +68,15 @@ unit: $(VENV)/made
 
 functional: $(VENV)/made parts
 	MCPGATE_REAL_PARTS=$(abspath $(LAB)) $(BIN)/trial $(TRIAL_FLAGS) tests.functional
+
+# Any test of a gate can be run with worker processes in front of it.
+WORKERS ?= 2
+BEHIND_WORKERS := limits sessions_survive isolation bridged modern_on_legacy crossing resumption \
+	relayed starts lifecycle reload attacks memory server_hosts workers
+
+workers: $(VENV)/made parts
+	MCPGATE_WORKERS=$(WORKERS) MCPGATE_REAL_PARTS=$(abspath $(LAB)) \
+	$(BIN)/trial $(TRIAL_FLAGS) $(BEHIND_WORKERS:%=tests.functional.test_%)
 
 coverage: $(VENV)/made parts
 	$(BIN)/coverage erase

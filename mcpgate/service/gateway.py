@@ -72,6 +72,7 @@ from mcpgate.web.pages.admin_access import PasswordError
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.relay.relay_route import RelayRoute
 from mcpgate.web.wire.http2 import HTTP2Missing
+from mcpgate.web.wire.request_ids import request_ids
 
 log = Logger()
 
@@ -215,7 +216,7 @@ class Gateway(StagedService):
             public_url=gate.public_url,
             key_fields=("X-API-Key", *config.auth.headers),
         )
-        make_id = _request_ids()
+        make_id = request_ids(secrets.token_hex(4))
         self.front = Front(
             reactor,
             config,
@@ -576,19 +577,6 @@ def _close_stream(session: Session) -> None:
     close = getattr(session.extras, "close_stream", None)
     if close is not None:
         close()
-
-
-def _request_ids() -> Callable[[], str]:
-    """Give ids that tell requests of one life of the gate apart, and lives from one another."""
-    life = secrets.token_hex(4)
-    count = 0
-
-    def make() -> str:
-        nonlocal count
-        count += 1
-        return f"{life}-{count:x}"
-
-    return make
 
 
 def make_gateway(reactor: Any, config: Config, *, standalone: bool = False) -> Gateway:

@@ -35,6 +35,7 @@ from mcpgate.web.listening.proxied import ProxiedFactory
 from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore
 from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.wire.http2 import HTTP2Factory
+from mcpgate.web.wire.request_ids import request_ids
 from mcpgate.web.workers.assignment import Assignment, SharedSocket, read_assignment
 from mcpgate.web.workers.passing import Passing
 from mcpgate.web.workers.places import SharedPlaces
@@ -78,7 +79,7 @@ class Worker:
             wheel=self._wheel,
             meters=self._meters,
         )
-        self._make_id = _request_ids()
+        self._make_id = request_ids(secrets.token_hex(4))
         bounds = assignment.bounds
         self._http2: dict[str, Any] = dict(
             clock=reactor,
@@ -183,18 +184,6 @@ class Worker:
     def _over(self) -> None:
         self._report()
         self._reactor.callLater(0, self._stop)
-
-
-def _request_ids() -> Callable[[], str]:
-    life = secrets.token_hex(4)
-    count = 0
-
-    def make() -> str:
-        nonlocal count
-        count += 1
-        return f"{life}-{count:x}"
-
-    return make
 
 
 def read_first_line(descriptor: int) -> bytes:
