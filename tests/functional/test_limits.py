@@ -133,6 +133,7 @@ class LimitTests(TestCase):
         few = GATE.replace("sweep = 1s", "sweep = 1s\nmax_connections_per_address = 5")
         gate = GateProcess(self, few + STDIO)
         gate.start()
+        rest(0.5)  # for the connections of whoever asked whether it is ready to be over
         kept = [gate.connection(plain=True) for _ in range(5)]
         for connection in kept:
             connection.connect()
