@@ -141,6 +141,19 @@ class Client:
         self.session = self.found.get(b"mcp-session-id", b"").decode()
         self.ask(self.request("notifications/initialized", {}, notify=True))
 
+    def look(self) -> None:
+        """Forget a connection that the server closed while others shook hands."""
+        if self.sock is not None:
+            self.sock.setblocking(False)
+            try:
+                self.sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
+            self.sock.close()
+            self.sock = None
+
     def leave(self) -> None:
         """End the session, as good clients do; who can not end one has lost nothing."""
         if self.session:
@@ -244,6 +257,7 @@ def work(clients: list[Client], seconds: float, tally: Tally) -> float:
     poll = select.epoll()
     by_number: dict[int, Client] = {}
     for client in clients:
+        client.look()
         if client.sock is not None:
             client.sock.setblocking(False)
             poll.register(client.sock, select.EPOLLIN)
