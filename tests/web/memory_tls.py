@@ -119,6 +119,11 @@ class Wire(StringTransport):
     def __init__(self, peer: IAddress = CLIENT) -> None:
         super().__init__(peerAddress=peer)
         self.aborted = False
+        self.at_once = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
+        """See `ITCPTransport`."""
+        self.at_once = enabled
 
     @override
     def abortConnection(self) -> None:

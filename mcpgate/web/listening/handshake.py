@@ -7,10 +7,17 @@ costs no HTTP state, and is chosen by ALPN.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IProtocolFactory,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -65,6 +72,10 @@ class Handshake(Protocol):
 
     @override
     def connectionMade(self) -> None:
+        # Tickets leave just before the first answer, which must not wait until they are seen.
+        if ITCPTransport.providedBy(self.transport):
+            with contextlib.suppress(OSError):  # a unix socket
+                self.transport.setTcpNoDelay(True)
         self._deadline = self._owner.wheel.arm(self._owner.handshake_s, self._late)
 
     def _late(self) -> None:

@@ -11,6 +11,7 @@ Over 500 lines, because reading, writing and closing of one connection share its
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -141,6 +142,8 @@ class HTTP1Connection:
         self.transport = transport
         if isinstance(transport, Server) and not getattr(transport, "TLS", False):
             self._direct = transport
+            with contextlib.suppress(OSError):  # a unix socket
+                transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream has it
         self._front.opened(self)
         if self.overflow:

@@ -357,6 +357,9 @@ class Socketlike(Server):
     :ivar takes: what the kernel says to each attempt: bytes taken, or an error.
     """
 
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
+        """See `ITCPTransport`."""
+
     def __init__(self, *takes: int | ConnectionLost) -> None:
         # No socket: only what the connection looks at.
         self.dataBuffer = b""
