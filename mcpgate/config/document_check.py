@@ -22,6 +22,8 @@ from mcpgate.config.rest import DOCUMENT_BYTES, document_of
 CPU_S: Final = 30
 WAIT_S: Final = 60.0
 MEMORY_BYTES: Final = 1 << 30
+#: A document as JSON: every character may become an escape of six.
+WRITTEN_CHARS: Final = 6 * DOCUMENT_BYTES
 
 _REFUSED: Final = 3
 # What an interpreter needs to find us; nothing of the gate's secrets.
@@ -71,12 +73,27 @@ def main(source: IO[bytes], out: IO[str]) -> int:
     try:
         if len(content) > DOCUMENT_BYTES:
             raise too_long()
-        document = document_of(content, is_yaml=content.lstrip()[:1] != b"{")
+        text = written(document_of(content, is_yaml=content.lstrip()[:1] != b"{"))
     except BadValueError as bad:
         json.dump({"text": bad.text, "remedy": bad.remedy}, out)
         return _REFUSED
-    json.dump(document, out)
+    out.write(text)
     return 0
+
+
+def written(document: object) -> str:
+    """
+    Write a document as JSON.
+
+    :raises BadValueError: aliases of YAML make more of it than anybody would write.
+    """
+    parts, size = [], 0
+    for part in json.JSONEncoder().iterencode(document):
+        size += len(part)
+        if size > WRITTEN_CHARS:
+            raise BadValueError("it is too large with its aliases unfolded", "Leave aliases out")
+        parts.append(part)
+    return "".join(parts)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ class Front:
         bounds = bounds_of(gate)
         self._channels: list[Callable[[IInbound], None]] = []
         self._served: list[tuple[Listeners, dict[Kind, int]]] = []
+        self._held: set[Listeners] = set()
         self._record = record
         self._shared: dict[str, Any] = dict(
             clock=reactor,
@@ -202,15 +203,17 @@ class Front:
 
     def _share(self, here: bool) -> None:
         for listeners in self._listeners:
-            listeners.share(here)
+            listeners.share(here and listeners not in self._held)
 
     def accept(self, listeners: Listeners, wanted: bool) -> None:
         """Take new connections on these listeners, or leave them to wait in the kernel's queue."""
-        if self.workers is None:
-            listeners.accept(wanted)
-        else:
+        (self._held.discard if wanted else self._held.add)(listeners)
+        listeners.accept(wanted)
+        if self.workers is not None:
             channels = dict(self._served)[listeners]
             self.workers.accept(sorted(channels.values()), wanted)
+            if wanted and self.workers.accepting:
+                listeners.share(False)
 
     def _assignment(self) -> Assignment:
         gate, tls = self._config.gate, self._config.tls

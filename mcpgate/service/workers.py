@@ -14,6 +14,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,8 @@ PATH_BYTES: Final = 107
 
 #: From the start of a process to its first word.
 START_S: Final = 30.0
+#: Workers that end while the gate starts are tried so often, each.
+TRIES: Final = 2
 #: A worker reports every second; one that has not for so long does nothing else either.
 SILENT_S: Final = 30.0
 WATCH_S: Final = 5.0
@@ -88,7 +91,7 @@ class _Process(ProcessProtocol):
         self.counted: dict[str, int] = {}
         self.connections = 0
         self.connections_total = 0
-        self.last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+        self.longest_turn_s = 0.0
         self._workers = workers
         self._orders = orders
         self._read = b""
@@ -106,7 +109,9 @@ class _Process(ProcessProtocol):
 
     def tell(self, message: dict[str, Any]) -> None:
         """Say something to it."""
-        self.transport.writeToChild(0, json.dumps(message).encode("ascii") + b"\n")
+        # The pipe of one that is ending may be gone already.
+        with suppress(KeyError):
+            self.transport.writeToChild(0, json.dumps(message).encode("ascii") + b"\n")
 
     def kill(self) -> None:
         """End it at once."""
@@ -119,7 +124,7 @@ class _Process(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if childFD != 1:
             for text in data.decode("utf-8", "replace").splitlines():
-                self.last_words.append(text[:_STDERR_CHARS])
+                self._workers.last_words.append(text[:_STDERR_CHARS])
                 log.warn("{name}: {text}", name=self.name, text=text[:_STDERR_CHARS])
             return
         self.heard_s = self._workers.seconds()
@@ -181,6 +186,9 @@ class Workers:
         self._port: IListeningPort | None = None
         self._stopping = False
         self._held: list[int] = []
+        self._died = 0
+        self._looked_s = 0.0
+        self.last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._accepting = True
         self._changed: list[Deferred[None]] = []
         self._watch = Ticker(reactor, WATCH_S, self._look, name="workers")
@@ -206,23 +214,29 @@ class Workers:
         old = os.umask(0o177)
         try:
             self._port = self._reactor.listenUNIX(
-                str(self._path), self._link, mode=0o600, wantPID=False, backlog=1024
+                # As long as the kernel lets it be: a connection that finds no room is refused.
+                str(self._path),
+                self._link,
+                mode=0o600,
+                wantPID=False,
+                backlog=1 << 15,
             )
         finally:
             os.umask(old)
         for number in range(1, self._count + 1):
             self._spawn(number)
         try:
-            await self._until(lambda: self.accepting == self._count).addTimeout(
-                START_S, self._reactor
-            )
+            await self._until(
+                lambda: self.accepting == self._count or self._died >= TRIES * self._count
+            ).addTimeout(START_S, self._reactor)
         except TimeoutError:
-            words = [word for one in self._processes.values() for word in one.last_words]
+            pass
+        if self.accepting < self._count:
             await self.end()
             raise WorkersError(
-                f"A worker did not come up within {START_S:g} s. It said: "
-                + ("; ".join(words[-3:]) or "nothing")
-            ) from None
+                "The workers do not come up. They said: "
+                + ("; ".join(list(self.last_words)[-3:]) or "nothing")
+            )
         self._watch.startService()
 
     def _spawn(self, number: int) -> None:
@@ -281,7 +295,7 @@ class Workers:
 
     def _share(self) -> None:
         """Accept here exactly while no worker does."""
-        wanted = not (self.accepting or self._stopping or self._held)
+        wanted = not (self.accepting or self._stopping)
         if wanted != self._accepting:
             self._accepting = wanted
             self._share_here(wanted)
@@ -292,7 +306,6 @@ class Workers:
         for process in self._processes.values():
             if process.ready:
                 process.tell({"accept": wanted, "channels": channels})
-        self._share()
 
     # --- What workers say -----------------------------------------------------------------------
 
@@ -323,7 +336,7 @@ class Workers:
         meters.connections_total += counts["connections_total"] - process.connections_total
         process.connections = counts["connections"]
         process.connections_total = counts["connections_total"]
-        meters.longest_turn_s = max(meters.longest_turn_s, counts["longest_turn_s"])
+        process.longest_turn_s = counts["longest_turn_s"]
         for event, total in counts["events"].items():
             meters.events[event] += total - process.counted.get(event, 0)
             process.counted[event] = total
@@ -335,6 +348,7 @@ class Workers:
         self.places.clear(process.number)
         process.ready = False
         self._processes.pop(process.number, None)
+        self._died += 1
         self._share()
         if not self._stopping:
             self._replace(process, reason)
@@ -362,6 +376,10 @@ class Workers:
 
     def _look(self) -> None:
         """End workers that have gone silent."""
+        before_s, self._looked_s = self._looked_s, self.seconds()
+        if self._looked_s - before_s > 2 * WATCH_S:
+            # It was this process that stood still: what they said waits to be read.
+            return
         for process in list(self._processes.values()):
             if self.seconds() - process.heard_s > SILENT_S:
                 log.error("{name} has gone silent: it is ended", name=process.name)
@@ -388,6 +406,7 @@ class Workers:
                 accepts=one.ready,
                 connections=one.connections,
                 age_s=self.seconds() - one.born_s,
+                longest_turn_s=one.longest_turn_s,
             )
             for _, one in sorted(self._processes.items())
         ]

@@ -73,6 +73,7 @@ class WorkerView:
 
     :ivar accepts: it is up and takes connections.
     :ivar connections: of clients, as it told last.
+    :ivar longest_turn_s: for so long at most it answered nobody.
     """
 
     name: str
@@ -80,6 +81,7 @@ class WorkerView:
     accepts: bool
     connections: int
     age_s: float
+    longest_turn_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

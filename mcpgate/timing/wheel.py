@@ -94,6 +94,8 @@ class DeadlineWheel:
                 log.failure("A deadline's call failed")
             if overdue and self._clock.seconds() >= until_s:
                 break
+        # A call that stood still and then armed has moved it past slots not looked at.
+        self._now = now + 1
         if overdue:
             if self._timer is not None:
                 self._timer.cancel()

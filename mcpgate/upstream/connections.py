@@ -337,6 +337,11 @@ class Connection(Protocol):
             log.failure("Passing on an answer's end failed")
             self.fail(Internal())
 
+    @property
+    def paused(self) -> bool:
+        """Nothing is read of it because somebody does not take what comes."""
+        return self._exchange is not None and self._exchange.paused
+
     def expired(self, exchange: Exchange) -> None:
         """Take note that the server was silent for too long."""
         if self._exchange is exchange:

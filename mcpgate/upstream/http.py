@@ -172,12 +172,15 @@ class HTTPUpstream:
         """See `IUpstream.ask_alive`."""
         if self._closed is not None or self._question is None:
             return False
+        if any(connection.paused for connection in self._connections):
+            # It may stand still because a client does not read: that is no silence of its own.
+            return False
         # A server that serves one connection at a time would wait for the next request on a kept
         # one, and never come to this.
         for kept in tuple(self._idle.values()):
             _retire(kept)
         asked = self._question()
-        receiver = Unread(lambda: _retire(self._idle.get(POOL, [])))
+        receiver = Unread(lambda: _retire(self._idle.get(POOL, [])), self._heard)
         receiver.call = self.send(
             asked.method,
             asked.target,
@@ -190,6 +193,9 @@ class HTTPUpstream:
             stream=False,
         )
         return True
+
+    def _heard(self) -> None:
+        self.heard_s = self.seconds()
 
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  What is sent afterwards fails with the same error."""

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from zope.interface import implementer
 
-from mcpgate.errors import BadBackendAnswer, GateError
+from mcpgate.errors import BackendTimeout, BadBackendAnswer, GateError
 from mcpgate.http.forwarding import FieldLines, impersonal_fields
 from mcpgate.http.heads import ResponseHead
 from mcpgate.interfaces import IResponseReceiver, IUpstreamCall
@@ -81,12 +81,14 @@ class Unread:
     Lets the answer go by: that it comes is enough.
 
     :param ended: called when it was complete.
+    :param heard: called when the server closed the connection instead: what hangs closes nothing.
     :ivar call: the request; set before anything can come.
     """
 
-    def __init__(self, ended: Callable[[], None]) -> None:
+    def __init__(self, ended: Callable[[], None], heard: Callable[[], None]) -> None:
         self.call: IUpstreamCall | None = None
         self._ended = ended
+        self._heard = heard
         self._count = 0
 
     def response_head(self, head: ResponseHead) -> None:
@@ -106,7 +108,9 @@ class Unread:
         self._ended()
 
     def response_failed(self, error: GateError, sent: bool) -> None:
-        """See `IResponseReceiver.response_failed`; that nothing was heard shows by itself."""
+        """See `IResponseReceiver.response_failed`; silence shows by itself."""
+        if sent and not isinstance(error, BackendTimeout):
+            self._heard()
 
     def response_upgraded(self, head: ResponseHead, transport: object) -> NoReturn:
         """See `IResponseReceiver.response_upgraded`; nobody asked for it."""

@@ -46,6 +46,7 @@ log = Logger()
 REPORT_S: Final = 1.0
 #: Certificates that changed are noticed this often.
 REFRESH_S: Final = 2.0
+LAST_WORDS_S: Final = 1.0
 _ASSIGNMENT_BYTES: Final = 1 << 20
 
 
@@ -72,13 +73,15 @@ class Worker:
         self._wheel = DeadlineWheel(reactor)
         self._fronts: list[FrontFactory | HTTP2Factory] = []
         self._acceptors: list[tuple[int, Acceptor]] = []
-        self.line = OwnerLine(self._told, stop)
+        self.line = OwnerLine(self._told, self._end)
         self._passing = Passing(
             reactor,
             lambda: UNIXClientEndpoint(reactor, assignment.link, checkPID=False),
             wheel=self._wheel,
-            meters=self._meters,
+            # The link is no server's connection: nobody counts it.
+            meters=Meters(),
         )
+        self._ended = False
         self._make_id = request_ids(secrets.token_hex(4))
         bounds = assignment.bounds
         self._http2: dict[str, Any] = dict(
@@ -160,7 +163,12 @@ class Worker:
                 "connections": meters.connections,
                 "connections_total": meters.connections_total,
                 "longest_turn_s": meters.longest_turn_s,
-                "events": dict(meters.events),
+                # Certificates are the owner's to tell of, once.
+                "events": {
+                    event: count
+                    for event, count in meters.events.items()
+                    if not event.startswith("certificate_")
+                },
             }
         )
 
@@ -183,7 +191,14 @@ class Worker:
 
     def _over(self) -> None:
         self._report()
-        self._reactor.callLater(0, self._stop)
+        # What was said last gets out; then the line ends, and with it the worker.
+        self.line.transport.loseConnection()
+        self._reactor.callLater(LAST_WORDS_S, self._end)
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._stop()
 
 
 def read_first_line(descriptor: int) -> bytes:

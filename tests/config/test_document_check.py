@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mcpgate.config import document_check
 from mcpgate.config.document_check import check, main
 from mcpgate.config.problems import BadValueError
 from mcpgate.config.rest import DOCUMENT_BYTES
@@ -48,6 +49,13 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(code, 3)
             self.assertIn(why, told["text"])
             self.assertTrue(told["remedy"])
+
+    def test_unfolded(self) -> None:
+        """A small document whose aliases make much of it is refused before it is written."""
+        self.patch(document_check, "WRITTEN_CHARS", 4000)
+        many = ", ".join(["*a"] * 200)
+        code, told = self.run_main(f"{YAML}\nx-a: &a {'x' * 100}\nx-b: [{many}]\n".encode())
+        self.assertEqual((code, "aliases" in told["text"]), (3, True), told)
 
     def process(self, code: int, out: bytes) -> None:
         """Have the process end so."""

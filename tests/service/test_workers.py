@@ -146,6 +146,27 @@ class WorkersTests(SynchronousTestCase):
         failure = self.failureResultOf(self.starting, WorkersError)
         self.assertIn("ImportError: no such thing", failure.getErrorMessage())
 
+    def test_dead_at_once(self) -> None:
+        """Workers that end as soon as they begin fail the start without a long wait."""
+        self.reactor.children[0].protocol.childDataReceived(2, b"PermissionError: key.pem\n")
+        for child in self.reactor.children[:2]:
+            child.ends()
+        self.assertNoResult(self.starting)
+        self.reactor.advance(1)
+        for child in self.reactor.children[2:]:
+            child.ends()
+        failure = self.failureResultOf(self.starting, WorkersError)
+        self.assertIn("PermissionError: key.pem", failure.getErrorMessage())
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.children), 4)
+
+    def test_owner_stood_still(self) -> None:
+        """After a long turn of this process nobody is taken for silent."""
+        one, two = self.up()
+        self.reactor.advance(5)
+        self.reactor.advance(40)
+        self.assertEqual(one.signals + two.signals, [])
+
     def test_long_path(self) -> None:
         """A state directory with too long a path is refused."""
         self.workers._path = self.folder / ("x" * 120)
@@ -159,7 +180,9 @@ class WorkersTests(SynchronousTestCase):
         one.says(**counts(2, http_reject=3))
         self.assertEqual(self.meters.connections, 6)
         self.assertEqual(self.meters.events["http_reject"], 3)
-        self.assertEqual(self.meters.longest_turn_s, 0.02)
+        # Of the owner's own turns this says nothing.
+        self.assertEqual(self.meters.longest_turn_s, 0.0)
+        self.assertEqual(self.workers.views()[0].longest_turn_s, 0.02)
         two.ends()
         self.assertEqual(self.meters.connections, 2)
         self.assertEqual(self.meters.events["worker_replaced"], 1)

@@ -86,6 +86,18 @@ class DeadlineWheelTests(SynchronousTestCase):
         self.wheel.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_armed_after_a_stall(self) -> None:
+        """A call that stands still and then arms makes the wheel pass over no other deadline."""
+
+        def stall() -> None:
+            self.clock.rightNow += 1.2
+            self.wheel.arm(5.0, self.note)
+
+        self.wheel.arm(0.4, stall)
+        self.wheel.arm(0.9, self.note)
+        self.clock.pump([0.5] * 4)
+        self.assertEqual(len(self.calls), 1)
+
     def test_cancelled_for_good(self) -> None:
         """Of a cancelled deadline nothing is kept, however far away its time is."""
         for _ in range(10):

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
@@ -125,6 +126,23 @@ class HTTPTests(HTTPUpstreamTestCase):
         )
         self.assertTrue(wire.aborted)
 
+    def test_closed_without_a_word(self) -> None:
+        """A server that closes the connection at such a question is there."""
+        self.modern = True  # What is safe would be asked once more.
+        _, connection = self.ask()
+        connection.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(0.1)
+        self.assertLess(self.heard_ago(), 1.0)
+
+    def test_not_asked_while_paused(self) -> None:
+        """One whose answer a client does not take may stand still, and is not asked."""
+        call, _, _, connection = self.served()
+        connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n12")
+        call.pause()
+        self.assertFalse(self.upstream.ask_alive(1.0))
+        call.resume()
+        self.assertTrue(self.upstream.ask_alive(1.0))
+
     def test_silence(self) -> None:
         """An accepted connection is no sign of life."""
         wire, _ = self.ask()
@@ -176,7 +194,7 @@ class UnreadTests(SynchronousTestCase):
 
     def test_odd_ends(self) -> None:
         """A failure shows by itself; an upgrade nobody asked for is refused."""
-        unread = Unread(lambda: None)
+        unread = Unread(lambda: None, lambda: None)
         unread.response_failed(BackendUnavailable(), False)
         head: Any = None
         self.assertRaises(BadBackendAnswer, unread.response_upgraded, head, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
@@ -76,11 +75,16 @@ class Acceptor(FileDescriptor):
             return
         with connection:
             connection.setblocking(False)
-            # Takes a descriptor of its own; a client may have gone before it is asked who it is.
-            with suppress(OSError):
+            try:
+                # Takes a descriptor of its own.
                 self._reactor.adoptStreamConnection(
                     connection.fileno(), self._socket.family, self._factory
                 )
+            except OSError:
+                pass  # The client had gone before it was asked who it is.
+            except Exception:
+                # A border: whatever one connection does, the next is accepted.
+                log.failure("A connection could not be made")
 
     def _again(self) -> None:
         if self._socket.fileno() >= 0 and not self._held:

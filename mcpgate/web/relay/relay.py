@@ -47,6 +47,10 @@ def _unwatched(caller: Caller, ending: Callable[[], None]) -> Callable[[], None]
     return _nothing
 
 
+def _refused(inbound: IInbound, error: GateError, sent: bool) -> None:
+    refuse(inbound, error)
+
+
 class Relay:
     """
     Passes requests on to servers.
@@ -55,7 +59,9 @@ class Relay:
         between cut off what is silent; 0 = never.
     :param watch: keeps the key of a long stream checked, and calls back when it is revoked (R58);
         gives what is called when the stream has ended.  See `Revocations.watch`.
-    :param fail: tells a client that its request has failed.
+    :param sending: called when a request leaves for the server.
+    :param fail: tells a client that its request has failed; with whether anything of it may have
+        reached the server.
     """
 
     def __init__(
@@ -67,7 +73,8 @@ class Relay:
         *,
         keepalive_s: float = 15.0,
         watch: Watch = _unwatched,
-        fail: Callable[[IInbound, GateError], None] = refuse,
+        sending: Callable[[IInbound], None] | None = None,
+        fail: Callable[[IInbound, GateError, bool], None] = _refused,
     ) -> None:
         self.watch = watch
         self.seconds = clock.seconds
@@ -75,6 +82,7 @@ class Relay:
         self.forwarding = forwarding
         self.meters = meters
         self.keepalive_s = keepalive_s
+        self.sending = sending
         self.fail = fail
 
     def relay(
@@ -185,6 +193,8 @@ class _Passage:
 
     def _send(self, body: bytes | None, length: int | None) -> None:
         inbound, head = self._inbound, self._inbound.head
+        if self._relay.sending is not None:
+            self._relay.sending(inbound)
         fields = self._relay.forwarding.relay_request(
             head,
             inbound.peer,
@@ -279,13 +289,13 @@ class _Passage:
 
     def response_failed(self, error: GateError, sent: bool) -> None:
         """See `IResponseReceiver.response_failed`."""
-        self._fail(error)
+        self._fail(error, sent)
 
     def response_upgraded(self, head: ResponseHead, transport: Any) -> IProtocol:
         """See `IResponseReceiver.response_upgraded`."""
         inbound = self._inbound
         if inbound.finished or (head.fields.get(b"upgrade") or b"").lower() != inbound.head.upgrade:
-            self._fail(BadBackendAnswer())
+            self._fail(BadBackendAnswer(), sent=True)
             raise BadBackendAnswer
         fields = self._relay.forwarding.relay_response(
             head.fields, self._spec, authority=b"", prefix=self._prefix
@@ -343,9 +353,9 @@ class _Passage:
                 self._inbound.write(KEEPALIVE)
         self._deadline = self._relay.wheel.arm(left_s, self._silent)
 
-    def _fail(self, error: GateError) -> None:
+    def _fail(self, error: GateError, sent: bool = False) -> None:
         if not self._over:
-            self._relay.fail(self._inbound, error)
+            self._relay.fail(self._inbound, error, sent)
             self._done()
 
     def _done(self) -> None:

@@ -508,12 +508,18 @@ class HTTP1Connection:
         self._serve(head, peer, front.make_request_id(), front.dispatch)
 
     def _serve(
-        self, head: RequestHead, peer: Peer, request_id: str, dispatch: Callable[[IInbound], None]
+        self,
+        head: RequestHead,
+        peer: Peer,
+        request_id: str,
+        dispatch: Callable[[IInbound], None],
+        protocol: str = "",
     ) -> None:
         self._head_begun = False
         self._due_head = inf
         self._requests += 1
         inbound = HTTP1Inbound(self, head, peer, request_id, self._front.clock.seconds())
+        inbound.protocol = protocol
         self._inbound = inbound
         try:
             dispatch(inbound)

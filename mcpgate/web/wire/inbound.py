@@ -71,6 +71,7 @@ class HTTP1Inbound:
     :param began_s: reading of the connection's clock when the head was complete.
     :ivar flow: how to pause and resume the source of the answer, if it said.
     :ivar is_event_stream: the answer has begun and is one.
+    :ivar protocol: for the access log, where the client does not speak what is spoken here.
     :ivar reading: somebody takes the body.
     """
 
@@ -100,6 +101,7 @@ class HTTP1Inbound:
         "is_event_stream",
         "notes",
         "peer",
+        "protocol",
         "reading",
         "request_id",
         "started",
@@ -122,6 +124,7 @@ class HTTP1Inbound:
         self.started = False
         self.finished = False
         self.reading = False
+        self.protocol = ""
         self.flow: tuple[Callable[[], None], Callable[[], None]] | None = None
         self._link = link
         self._began_s = began_s
@@ -468,7 +471,7 @@ class HTTP1Inbound:
             bytes_out=self._bytes_out,
             duration_s=link.now() - self._began_s,
             request_id=self.request_id,
-            protocol="HTTP/1.1" if head.version[1] else "HTTP/1.0",
+            protocol=self.protocol or ("HTTP/1.1" if head.version[1] else "HTTP/1.0"),
             complete=complete,
             notes=self.notes,
         )

@@ -29,8 +29,10 @@ Dispatch = Callable[[IInbound], None]
 
 # The deadlines of clients are the workers' to watch; a worker that is gone is seen at once.
 _DAY_S = 86400.0
-# Room in a head for what the worker adds to what it took from the client.
-_TOLD_BYTES = 256
+# Room in a head for what the worker adds to what it took from the client: its own field, Host out
+# of ``:authority``, Content-Length; and for HTTP/2, which counts no separators.
+_TOLD_BYTES = 1024
+_TOLD_FIELDS = 4
 
 
 def link_bounds(bounds: Bounds) -> Bounds:
@@ -38,7 +40,7 @@ def link_bounds(bounds: Bounds) -> Bounds:
     wire = replace(
         bounds.wire,
         head_bytes=bounds.wire.head_bytes + _TOLD_BYTES,
-        fields=bounds.wire.fields + 1,
+        fields=bounds.wire.fields + _TOLD_FIELDS,
     )
     return replace(
         bounds,
@@ -69,8 +71,11 @@ class LinkConnection(HTTP1Connection):
         except (ValueError, IndexError):
             self._refuse(BadRequest("This socket is for the gate's own workers."))
             return
-        fields = Fields(line for line in head.fields.lines if line[0] != FIELD)
-        self._serve(replace(head, fields=fields), told.peer, told.request_id, dispatch)
+        dropped = (FIELD, b"host") if told.hostless else (FIELD,)
+        fields = Fields(line for line in head.fields.lines if line[0] not in dropped)
+        self._serve(
+            replace(head, fields=fields), told.peer, told.request_id, dispatch, told.protocol
+        )
 
 
 class LinkFactory(FrontFactory):

@@ -14,16 +14,19 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from typing_extensions import override
 from zope.interface import implementer
 
-from mcpgate.errors import GateError
+from mcpgate.errors import BadRequest, GateError, Overloaded
 from mcpgate.http.fields import Fields
 from mcpgate.http.forwarding import FieldLines, Forwarding, connection_options
 from mcpgate.http.heads import Peer, RequestHead
+from mcpgate.http.responses import ResponseHeads, ResponseLimits
+from mcpgate.http.strictness import is_sensitive
 from mcpgate.interfaces import IInbound, IInstance, ILease, IResponseReceiver
-from mcpgate.model import Caller, Principal, Secret, ServerSpec, Transport
+from mcpgate.model import KIB, Caller, Principal, Secret, ServerSpec, Transport
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.exchange import Exchange
 from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits
+from mcpgate.web.refusal import refuse
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.workers.told import FIELD, Told, write_told
 
@@ -47,6 +50,10 @@ _OF_ONE_CONNECTION: Final = frozenset(
         b"upgrade",
     }
 )
+
+_NO_HOST: Final = b"none.invalid"
+# An answer may be as large as a server's, and has the owner's own fields beside.
+_ANSWERS: Final = ResponseLimits(head_bytes=72 * KIB, fields=240)
 
 _OWNER: Final = ServerSpec(
     name="owner", transport=Transport.HTTP, relay_body_bytes=0, call_timeout_s=SILENCE_S
@@ -75,7 +82,15 @@ class _Verbatim(Forwarding):
         lines = _lasting(head.fields)
         if head.upgrade:
             lines.append((b"upgrade", head.upgrade))
-        return [(FIELD, write_told(Told(self._channel, peer, request_id))), *lines]
+        major, minor = head.version
+        told = Told(
+            self._channel,
+            peer,
+            request_id,
+            protocol=f"HTTP/{major}" if major == 2 else f"HTTP/{major}.{minor}",
+            hostless=b"host" not in head.fields,
+        )
+        return [(FIELD, write_told(told)), *lines]
 
     @override
     def relay_response(
@@ -85,10 +100,16 @@ class _Verbatim(Forwarding):
 
 
 def _lasting(fields: Fields) -> FieldLines:
-    """Give the fields that are said of more than one connection."""
+    """
+    Give the fields that are said of more than one connection.
+
+    What the owner judges by stays, whatever ``Connection`` lists: it sees to it that servers do not
+    get what is listed there.
+    """
     dropped = _OF_ONE_CONNECTION
     if b"connection" in fields:
-        dropped |= connection_options(fields)
+        listed = connection_options(fields)
+        dropped |= {name for name in listed if not is_sensitive(name)}
     return [line for line in fields.lines if line[0] not in dropped]
 
 
@@ -106,8 +127,11 @@ class _Owner(HTTPUpstream):
         **how: Any,
     ) -> Exchange:
         # Read while the head is written, which is before `send` returns.
-        self.authority = next((value for name, value in fields if name == b"host"), b"")
-        return super().send(method, target, fields, body, receiver, **how)
+        self.authority = next((value for name, value in fields if name == b"host"), _NO_HOST)
+        try:
+            return super().send(method, target, fields, body, receiver, **how)
+        finally:
+            self.authority = b"the owner"
 
 
 @implementer(ILease)
@@ -129,9 +153,18 @@ class _Lease:
         """See `ILease.release`."""
 
 
-def _cut_off(inbound: IInbound, error: GateError) -> None:
-    # As when a gate without workers has died: nobody knows what became of the request.
-    inbound.abort()
+def _note_sent(inbound: IInbound) -> None:
+    inbound.notes[PASSED] = True
+
+
+def _failed(inbound: IInbound, error: GateError, sent: bool) -> None:
+    if sent or inbound.started:
+        # As when a gate without workers has died: nobody knows what became of the request.
+        inbound.abort()
+        return
+    # The owner never saw it, so it is this worker's to answer and to tell of.
+    inbound.notes.pop(PASSED, None)
+    refuse(inbound, error if isinstance(error, BadRequest) else Overloaded(retry_after_s=1.0))
 
 
 class Passing:
@@ -160,6 +193,8 @@ class Passing:
                 wheel=wheel,
                 meters=meters,
                 limits=UpstreamLimits(connections=1 << 20, idle_connections=1024, idle_s=60.0),
+                # No two heads are the same: each has its request's id.
+                heads=ResponseHeads(_ANSWERS, remember=0),
             )
         )
 
@@ -171,11 +206,11 @@ class Passing:
             _Verbatim(number),
             self._meters,
             keepalive_s=0.0,
-            fail=_cut_off,
+            sending=_note_sent,
+            fail=_failed,
         )
 
         def pass_on(inbound: IInbound) -> None:
-            inbound.notes[PASSED] = True
             head = inbound.head
             target = head.path if head.query is None else b"%b?%b" % (head.path, head.query)
             relay.relay(inbound, self._lease, _OWNER, _WORKER, target=target, prefix=b"")

@@ -25,20 +25,26 @@ class Told:
 
     :ivar channel: number of what serves the listener the client came to.
     :ivar request_id: made by the worker.
+    :ivar protocol: what the client speaks, as the access log has it.
+    :ivar hostless: the client named no ``Host``; the one on the link means nothing.
     """
 
     channel: int
     peer: Peer
     request_id: str
+    protocol: str = "HTTP/1.1"
+    hostless: bool = False
 
 
 def write_told(told: Told) -> bytes:
     """Give the field's value."""
     peer = told.peer
-    return b"%d %d %d %b %b" % (
+    return b"%d %d %d %d %b %b %b" % (
         told.channel,
         peer.secure,
+        told.hostless,
         peer.port,
+        told.protocol.encode("ascii"),
         told.request_id.encode("ascii"),
         peer.address.encode("ascii") or _NOBODY,
     )
@@ -52,10 +58,14 @@ def read_told(fields: Fields) -> Told:
     """
     if fields.count(FIELD) != 1:
         raise ValueError("the field is missing, or there twice")
-    channel, secure, port, request_id, address = (fields.get(FIELD) or b"").split(b" ")
+    channel, secure, hostless, port, protocol, request_id, address = (
+        fields.get(FIELD) or b""
+    ).split(b" ")
     host = "" if address == _NOBODY else address.decode("ascii")
     return Told(
         channel=int(channel),
         peer=Peer(host, secure == b"1", int(port)),
         request_id=request_id.decode("ascii"),
+        protocol=protocol.decode("ascii"),
+        hostless=hostless == b"1",
     )

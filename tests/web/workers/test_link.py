@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -108,7 +109,8 @@ class LinkTests(SynchronousTestCase):
         """The owner sees the client and its request as if it had come to it."""
         inbound, transport = self.ask(
             b"POST /a/mcp?x=1 HTTP/1.1\r\nHost: gate.example.org\r\nAccept: a\r\nX-Two: 1\r\n"
-            b"X-Mcpgate-Worker: 0 0 0 forged 192.0.2.99\r\nConnection: X-Two\r\n"
+            b"X-Mcpgate-Worker: 0 0 0 0 HTTP/1.1 forged 192.0.2.99\r\n"
+            b"Connection: X-Two, X-Forwarded-For\r\n"
             b"X-Forwarded-For: 192.0.2.50\r\nContent-Length: 2\r\n\r\n{}"
         )
         self.assertEqual(inbound.peer, Peer("192.0.2.7", True, 999))
@@ -183,9 +185,48 @@ class LinkTests(SynchronousTestCase):
         inbound, _ = self.ask(b"GET /w HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n")
         self.assertEqual(inbound.head.upgrade, b"")
 
+    def test_slow_body(self) -> None:
+        """A request the owner never saw is the worker's to tell of."""
+        connection, transport = self.connect()
+        connection.dataReceived(b"POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1")
+        self.clock.pump([1] * 70)
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 408 "), transport.value())
+        (entry,) = self.entries
+        self.assertEqual((entry.status, PASSED in entry.notes), (408, False))
+        self.assertEqual(self.asked, [])
+
+    def test_no_way_to_the_owner(self) -> None:
+        """A request that could not be handed on is refused, and may be sent again."""
+        self.endpoint.connect = lambda _: fail(ConnectionRefusedError())
+        connection, transport = self.connect()
+        connection.dataReceived(b"GET /s HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.clock.advance(0.1)
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 503 "), transport.value())
+        self.assertIn(b"retry-after: 1\r\n", transport.value().lower())
+        self.assertNotIn(PASSED, self.entries[0].notes)
+
+    def test_old_client(self) -> None:
+        """A client of HTTP/1.0 need not name a host, and the log tells what it speaks."""
+        inbound, transport = self.ask(b"GET /s HTTP/1.0\r\n\r\n")
+        self.assertNotIn(b"host", inbound.head.fields)
+        inbound.respond(200, [], b"x")
+        self.endpoint.pump()
+        self.assertTrue(transport.value().endswith(b"\r\n\r\nx"))
+        self.assertEqual({entry.protocol for entry in self.entries}, {"HTTP/1.0"})
+
+    def test_full_head(self) -> None:
+        """As many fields as a client may send fit through the link."""
+        lines = b"".join(b"X-%d: 1\r\n" % number for number in range(99))
+        inbound, _ = self.ask(b"POST /s HTTP/1.1\r\nHost: a\r\n%b\r\n" % lines)
+        self.assertEqual(inbound.head.fields.get(b"x-98"), b"1")
+
     def test_stranger(self) -> None:
         """Who is no worker is refused on the owner's socket."""
-        for line in (b"", b"X-Mcpgate-Worker: 7 0 0 x 192.0.2.1\r\n", b"X-Mcpgate-Worker: x\r\n"):
+        for line in (
+            b"",
+            b"X-Mcpgate-Worker: 7 0 0 0 HTTP/1.1 x 192.0.2.1\r\n",
+            b"X-Mcpgate-Worker: x\r\n",
+        ):
             connection = self.link.buildProtocol(None)  # type: ignore[arg-type]
             transport = Wire()
             connection.makeConnection(transport)

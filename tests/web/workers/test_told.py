@@ -19,20 +19,20 @@ class ToldTests(SynchronousTestCase):
     def test_there_and_back(self) -> None:
         """What was told is read."""
         for peer in (Peer("192.0.2.1", True, 4711), Peer("2001:db8::1", False), Peer("", False)):
-            told = Told(3, peer, "0a1b-2c")
+            told = Told(3, peer, "0a1b-2c", protocol="HTTP/2", hostless=peer.secure)
             self.assertEqual(read_told(Fields([(FIELD, write_told(told))])), told)
 
     def test_not_told(self) -> None:
         """Nothing, twice, or something else is refused."""
-        right = (FIELD, b"0 1 2 x 192.0.2.1")
+        right = (FIELD, b"0 1 0 2 HTTP/1.1 x 192.0.2.1")
         read_told(Fields([right]))
         for lines in (
             [],
             [right, right],
-            [(FIELD, b"0 1 2 x")],
-            [(FIELD, b"a 1 2 x 192.0.2.1")],
-            [(FIELD, b"0 1 b x 192.0.2.1")],
-            [(FIELD, b"0 1 2 x \xff")],
+            [(FIELD, b"0 1 0 2 HTTP/1.1 x")],
+            [(FIELD, b"a 1 0 2 HTTP/1.1 x 192.0.2.1")],
+            [(FIELD, b"0 1 0 b HTTP/1.1 x 192.0.2.1")],
+            [(FIELD, b"0 1 0 2 HTTP/1.1 x \xff")],
         ):
             self.assertRaises(ValueError, read_told, Fields(lines))
 
