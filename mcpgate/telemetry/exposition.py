@@ -25,7 +25,7 @@ def exposition(families: Iterable[Metric]) -> bytes:
         for sample in family.samples:
             if sample.labels:
                 pairs = []
-                for label, value in sample.labels.items():
+                for label, value in sorted(sample.labels.items()):
                     shown = known.get(value)
                     if shown is None:
                         shown = known[value] = _quoted(value)

@@ -49,6 +49,7 @@ class SurvivalTests(TestCase):
         gate = self.begin()
         clients = [self.client(gate, name) for name in ("io", "web")]
         clients[0].request("logging/setLevel", {"level": "error"})
+        rest(0.3)  # so that it is written: that happens behind the calls
         waiting = [client.begin("slow", seconds=3) for client in clients]
         for client in clients:
             self.assertEqual(client.call("echo", message="before").text, "echo: before")
