@@ -66,15 +66,17 @@ class PinnedListing:
             self._unread = True
             self._raw(data)
             return
+        # Beside other messages of an array only what was looked at passes, not the bytes.
+        alone = data if len(messages) == 1 else None
         for message in messages:
             if isinstance(message, Response):
-                self._responded(message, data)
+                self._responded(message, alone)
             elif isinstance(message, ErrorResponse):
                 self._failed(message)
             else:
                 self._answer.stream(message)
 
-    def _responded(self, response: Response, data: bytes) -> None:
+    def _responded(self, response: Response, data: bytes | None) -> None:
         own = self._request.id
         if response.id != own or type(response.id) is not type(own):
             return  # To something else: none of this answer's business.
@@ -89,7 +91,7 @@ class PinnedListing:
                 more=response.result.get("nextCursor"),
                 fresh=not self.errand.kept,
             )
-        if shown is tools:
+        if shown is tools and data is not None:
             self._answer.whole(data)
         else:
             self._answer.complete(Response(own, {**response.result, "tools": shown}))

@@ -192,6 +192,21 @@ class HTTPTests(Case):
         self.assertEqual([t["name"] for t in answer.events[1]["result"]["tools"]], ["a"])
         self.assertEqual(self.world.leaks(), {})
 
+    def test_array(self) -> None:
+        """Beside the list that is asked for nothing comes through, whatever its id looks like."""
+        answer = self.world.post(request("tools/list", 1), self.session)
+        sent = self.world.server.take()
+        told = [
+            {"jsonrpc": "2.0", "id": "1", "result": {"tools": EVIL}},
+            {"jsonrpc": "2.0", "id": 1, "result": {"tools": GOOD}},
+        ]
+        body = json.dumps(told).encode()
+        sent.head(200, b"application/json", length=len(body))
+        sent.data(body)
+        sent.done()
+        self.assertEqual((answer.json["id"], names(answer)), (1, ["a", "b"]))
+        self.assertEqual(self.world.leaks(), {})
+
     def test_unreadable(self) -> None:
         """A list that can not be read is not passed on."""
         answer = self.world.post(request("tools/list", 5), self.session)
