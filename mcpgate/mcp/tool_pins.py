@@ -71,6 +71,29 @@ def _shown(tool: Mapping[str, object]) -> dict[str, object]:
     return shown
 
 
+_TOOL: Final = {name.casefold(): name for name in ("name", *PARTS)}
+_RESULT: Final = {"tools": "tools"}
+
+
+def unambiguous(result: Mapping[str, object], tools: Iterable[object]) -> dict[str, object]:
+    """
+    Give a result with these tools that every client reads alike.
+
+    Some (Go's ``encoding/json``) match members without regard to case: ``Tools`` beside ``tools``
+    would be to them what was never looked at.
+    """
+    return {
+        **_exact(result, _RESULT),
+        "tools": [_exact(one, _TOOL) if isinstance(one, dict) else one for one in tools],
+    }
+
+
+def _exact(members: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+    return {
+        name: value for name, value in members.items() if names.get(name.casefold(), name) == name
+    }
+
+
 def pinned_name(name: str) -> str:
     """Give the name a tool is kept under: its own, or of a long one the beginning and a digest."""
     if len(name) <= NAME_CHARS:

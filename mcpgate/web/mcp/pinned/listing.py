@@ -2,7 +2,7 @@
 The answer to one ``tools/list``, read on its way to the client.
 
 Whoever carries the request is given an `Errand` in place of the client's connection.  A list that
-is told as it came is passed on in the bytes it came in.
+is told as it came is passed on in the bytes it came in, but where tools are blocked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mcpgate.gate.tool_pins import PinBook
 from mcpgate.interfaces import IInbound
 from mcpgate.mcp.framing import sse_event
 from mcpgate.mcp.jsonrpc import ErrorResponse, Request, Response, encode
+from mcpgate.mcp.tool_pins import unambiguous
 from mcpgate.model import Pinning, Principal, ServerSpec
 from mcpgate.web.mcp.answer import Answer
 from mcpgate.web.mcp.errand import Errand
@@ -91,7 +92,11 @@ class PinnedListing:
                 more=response.result.get("nextCursor"),
                 fresh=not self.errand.kept,
             )
-        if shown is tools and data is not None:
+        if self._spec.tools_pinned is Pinning.BLOCK:
+            # In its own bytes a member may stand twice, and clients take either.
+            told = unambiguous(response.result, shown if isinstance(shown, list) else ())
+            self._answer.complete(Response(own, told))
+        elif shown is tools and data is not None:
             self._answer.whole(data)
         else:
             self._answer.complete(Response(own, {**response.result, "tools": shown}))

@@ -207,6 +207,25 @@ class HTTPTests(Case):
         self.assertEqual((answer.json["id"], names(answer)), (1, ["a", "b"]))
         self.assertEqual(self.world.leaks(), {})
 
+    def test_ambiguous(self) -> None:
+        """What clients could read in two ways is told in one: a member twice, or in capitals."""
+        evil, good = json.dumps(EVIL), json.dumps(GOOD)
+        shout = json.dumps([{**tool, "Description": "evil"} for tool in GOOD])
+        for members in (
+            f'"tools":{evil},"tools":{good}',
+            f'"tools":{good},"Tools":{evil}',
+            f'"tools":{shout}',
+        ):
+            answer = self.world.post(request("tools/list", 1), self.session)
+            sent = self.world.server.take()
+            body = f'{{"jsonrpc":"2.0","id":1,"result":{{{members}}}}}'.encode()
+            sent.head(200, b"application/json", length=len(body))
+            sent.data(body)
+            sent.done()
+            self.assertEqual(answer.json["result"], {"tools": GOOD})
+            self.assertNotIn(b"evil", answer.body)
+        self.assertEqual(self.world.leaks(), {})
+
     def test_unreadable(self) -> None:
         """A list that can not be read is not passed on."""
         answer = self.world.post(request("tools/list", 5), self.session)
