@@ -48,6 +48,8 @@ def make_tool_pins(
         state_dir / "pins",
         limit_bytes=MAX_BYTES,
         what="pins of tools",
+        # A pin that is there and can not be read is none that was never made.
+        tell_unread=True,
     )
     book = PinBook(files, wall=wall, build_of=build_of, meters=meters)
     return ToolPins(book=book, files=files)

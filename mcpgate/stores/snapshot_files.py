@@ -36,6 +36,8 @@ class SnapshotFiles:
     :param thread: does the work, in the order it was given.
     :param limit_bytes: larger files are none of ours.
     :param what: what they hold, for the log.
+    :param tell_unread: give files that can not be read, or are too large, as empty ones: that they
+        are there matters.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class SnapshotFiles:
         *,
         limit_bytes: int,
         what: str = "snapshots",
+        tell_unread: bool = False,
     ) -> None:
         self._clock = clock
         self._thread = thread
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._what = what
+        self._tell_unread = tell_unread
         # The newest content of what waits; None: it is to go.
         self._waiting: dict[str, bytes | None] = {}
         self._writing: Deferred[None] | None = None
@@ -71,8 +75,9 @@ class SnapshotFiles:
             return []
         if faults:
             log.warn(
-                "{count} snapshots in {folder} can not be read: {why}",
+                "{count} of the {what} in {folder} can not be read: {why}",
                 count=len(faults),
+                what=self._what,
                 folder=str(self._folder),
                 why=faults[0].strerror,
             )
@@ -153,11 +158,16 @@ class SnapshotFiles:
                     path.unlink(missing_ok=True)
                     continue
                 told = path.lstat()
-                if _NAME.fullmatch(path.name) and told.st_size <= self._limit_bytes:
+                ours = _NAME.fullmatch(path.name) is not None
+                if ours and told.st_size <= self._limit_bytes:
                     found.append((told.st_mtime, path.name, path.read_bytes()))
+                    continue
             except OSError as error:
                 # One that can not be read must not cost the others.
                 faults.append(error)
+                ours = _NAME.fullmatch(path.name) is not None
+            if ours and self._tell_unread:
+                found.append((0.0, path.name, b""))
         return [(name, data) for _, name, data in sorted(found)], faults
 
 

@@ -98,6 +98,15 @@ class SnapshotFilesTests(SynchronousTestCase):
         (self.path / ("c" * 32)).symlink_to("nowhere")
         self.assertEqual(self.successResultOf(self.files.load()), [(B, b"x")])
 
+    def test_unreadable_told(self) -> None:
+        """Where it matters, what can not be read is given as empty."""
+        self.path.mkdir()
+        (self.path / A).mkdir()
+        (self.path / B).write_bytes(b"x" * 101)
+        (self.path / "readme").write_bytes(b"x")
+        self.files._tell_unread = True
+        self.assertEqual(self.successResultOf(self.files.load()), [(A, b""), (B, b"")])
+
     def fails(self) -> None:
         """Fail as a disk does."""
         raise OSError(5, "Input/output error")
