@@ -159,9 +159,7 @@ class PinBook:
         if same and same == self._clean.get(viewer):
             return tools
         before = (pin.growing, set(pin.differing), set(pin.missing))
-        if self._wall() - pin.pinned_at > GROWING_S:
-            pin.growing = False
-        grows = pin.growing
+        grows = pin.growing = self._grows(pin)
         good, bad, new, shown = self._judged(pin, tools)
         pin.growing = grows and more is not None
         gone = self._walked(spec, pin, viewer, good | bad, cursor, more)
@@ -183,7 +181,7 @@ class PinBook:
         if pin is None or not isinstance(name, str):
             return
         name = pinned_name(name)
-        known = name in pin.trusted or pin.growing
+        known = name in pin.trusted or self._grows(pin)
         # Who was not told a list since the gate started may not call what was another for anybody.
         turned = self._turned.get((spec.name, self._viewer(spec, principal)), pin.differing)
         if known and name not in turned:
@@ -266,11 +264,14 @@ class PinBook:
 
     # --- Within ---------------------------------------------------------------------------------
 
+    def _grows(self, pin: Pin) -> bool:
+        return pin.growing and self._wall() - pin.pinned_at <= GROWING_S
+
     def _of_old(
         self, spec: ServerSpec, pin: Pin, viewer: _Viewer, tools: Sequence[object]
     ) -> Sequence[object]:
         """Give what may be shown of a list that was kept."""
-        if spec.tools_pinned is not Pinning.BLOCK or pin.growing:
+        if spec.tools_pinned is not Pinning.BLOCK or self._grows(pin):
             return tools
         turned = self._turned.get(viewer, pin.differing)
         faces = [(tool, Face.of(tool)) for tool in tools]

@@ -191,6 +191,7 @@ class PagesTests(PinCase):
         self.book.told(BLOCK, ANN, tools(a="x"), more="2")
         self.assertEqual(names(self.book.told(BLOCK, ANN, tools(b="y"), more="3")), ["b"])
         self.clock.advance(GROWING_S + 1)
+        self.assertTrue(self.refused(BLOCK, "d"))
         self.assertEqual(names(self.book.told(BLOCK, ANN, tools(c="z"), more="4")), [])
         self.assertTrue(self.refused(BLOCK, "d"))
 
