@@ -7,20 +7,11 @@ of a server behind a URL could have the gate, with somebody's key, ask there.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
-from typing import Any
-
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IStreamClientEndpoint
 from typing_extensions import override
-from zope.interface import implementer
+
+from mcpgate.checked_endpoint import CheckedEndpoint, numeric
 
 
 class LinkLocalError(ConnectError):
@@ -33,47 +24,17 @@ class LinkLocalError(ConnectError):
 
 def is_link_local(address: str) -> bool:
     """Tell whether an address is link-local, also as IPv6 writes those of IPv4."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(parsed, IPv6Address):
-        parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
-    return parsed.is_link_local
+    parsed = numeric(address)
+    return parsed is not None and parsed.is_link_local
 
 
-@implementer(IStreamClientEndpoint)
-class NamedEndpoint:
-    """
-    Refuses connections by name that ended up at a link-local address, before a byte is sent.
+def _check(address: str) -> None:
+    if is_link_local(address):
+        raise LinkLocalError
 
-    The address connected to is looked at, not what the name resolves to: that may change.
-    """
+
+class NamedEndpoint(CheckedEndpoint):
+    """Refuses connections by name that ended up at a link-local address."""
 
     def __init__(self, inner: IStreamClientEndpoint) -> None:
-        self._inner = inner
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        """See `IStreamClientEndpoint.connect`."""
-        return self._inner.connect(_CheckedFactory(protocolFactory))
-
-
-class _CheckedFactory(Factory):
-    noisy = False
-
-    def __init__(self, inner: IProtocolFactory) -> None:
-        self._inner = inner
-
-    @override
-    def doStart(self) -> None:
-        self._inner.doStart()
-
-    @override
-    def doStop(self) -> None:
-        self._inner.doStop()
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if is_link_local(str(getattr(addr, "host", ""))):
-            raise LinkLocalError
-        return self._inner.buildProtocol(addr)  # type: ignore[arg-type]  # None never comes from TCP
+        super().__init__(inner, _check)

@@ -8,7 +8,6 @@ calls and follows redirects unless kept from all three.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +15,9 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -36,6 +32,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from typing_extensions import override
 from zope.interface import implementer
+
+from mcpgate.checked_endpoint import CheckedEndpoint, numeric
 
 _WHOLE: Final = (ResponseDone, PotentialDataLoss)
 
@@ -53,50 +51,20 @@ class PrivateAddressError(Exception):
 
 def is_public(address: str) -> bool:
     """Tell whether an address is one of the open Internet (R78)."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(parsed, IPv6Address):
-        parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
-    return parsed.is_global and not parsed.is_multicast
+    parsed = numeric(address)
+    return parsed is not None and parsed.is_global and not parsed.is_multicast
 
 
-@implementer(IStreamClientEndpoint)
-class PublicOnlyEndpoint:
-    """
-    Refuses connections that ended up at a private address, before a byte is sent.
+def _check(address: str) -> None:
+    if not is_public(address):
+        raise PrivateAddressError
 
-    The address connected to is looked at, not what the name resolves to: that may change.
-    """
+
+class PublicOnlyEndpoint(CheckedEndpoint):
+    """Refuses connections that ended up at a private address."""
 
     def __init__(self, inner: IStreamClientEndpoint) -> None:
-        self._inner = inner
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        """See `IStreamClientEndpoint.connect`."""
-        return self._inner.connect(_PublicOnlyFactory(protocolFactory))
-
-
-class _PublicOnlyFactory(Factory):
-    noisy = False
-
-    def __init__(self, inner: IProtocolFactory) -> None:
-        self._inner = inner
-
-    @override
-    def doStart(self) -> None:
-        self._inner.doStart()
-
-    @override
-    def doStop(self) -> None:
-        self._inner.doStop()
-
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if not is_public(getattr(addr, "host", "")):
-            raise PrivateAddressError
-        return self._inner.buildProtocol(addr)  # type: ignore[arg-type]  # None never comes from TCP
+        super().__init__(inner, _check)
 
 
 @implementer(IAgentEndpointFactory)

@@ -10,10 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.gate.access.outbound import (
     PrivateAddressError,
-    _PublicOnlyFactory,
+    PublicOnlyEndpoint,
     is_public,
     read_authorities,
 )
+from tests.upstream.test_addresses import LeadsTo
 
 
 class PublicTests(SynchronousTestCase):
@@ -33,12 +34,13 @@ class PublicTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """A connection to a private address is given up, one to a public one goes on."""
-        factory = _PublicOnlyFactory(Factory.forProtocol(Protocol))
-        factory.doStart()
-        with self.assertRaises(PrivateAddressError):
-            factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 443))
-        self.assertIsInstance(factory.buildProtocol(IPv4Address("TCP", "8.8.8.8", 443)), Protocol)
-        factory.doStop()
+        for host, given_up in (("10.0.0.1", True), ("8.8.8.8", False)):
+            endpoint = PublicOnlyEndpoint(LeadsTo(IPv4Address("TCP", host, 443)))
+            connecting = endpoint.connect(Factory.forProtocol(Protocol))
+            if given_up:
+                self.failureResultOf(connecting, PrivateAddressError)
+            else:
+                self.assertIsInstance(self.successResultOf(connecting), Protocol)
 
 
 class AuthoritiesTests(SynchronousTestCase):
