@@ -85,7 +85,6 @@ class DeadlineWheel:
         overdue = self._overdue
         for due in range(self._now, now + 1):
             overdue.extend(self._slots.pop(due, ()))
-        self._now = now + 1
         until_s = began_s + _SLICE_S
         while overdue:
             try:
@@ -94,7 +93,7 @@ class DeadlineWheel:
                 log.failure("A deadline's call failed")
             if overdue and self._clock.seconds() >= until_s:
                 break
-        # A call that stood still and then armed has moved it past slots not looked at.
+        # Only now: a call that stood still and then armed has moved it past slots not looked at.
         self._now = now + 1
         if overdue:
             if self._timer is not None:

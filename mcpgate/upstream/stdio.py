@@ -4,6 +4,7 @@ Many client sessions on one stdio server: one child, one handshake, ids of the g
 Decides where each message goes; the books are kept beside it: calls in work (`stdio_calls`),
 requests towards clients (`stdio_asks`), the handshake (`stdio_handshake`), `subscriptions`.
 Starting, stopping and restarting the child, and bounding its lines, is the runtime's business.
+Over 500 lines, because all messages of one child pass through the same few tables here.
 
 What has no id is attributed only where that is certain (protocol.md 4.4): to the one call in
 work, else by what the message is.  With ``broadcast_logs=False`` the peers are strangers to each
