@@ -19,6 +19,8 @@ from importlib import import_module
 from io import UnsupportedOperation
 from typing import Final
 
+from mcpgate._version import __version__
+
 COMMANDS: Final = (
     "add",
     "call",
@@ -63,6 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Event-driven reverse proxy for MCP servers.",
         epilog="The gate itself is started with: twistd -n mcpgate --config gate.ini",
     )
+    parser.add_argument(
+        "--version", action="version", version=f"mcpgate {__version__}", help="show the version"
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"mcpgate.cli.{name}").add_parser(subparsers)
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run one subcommand and give its exit code.
 
     :param argv: arguments without the program's name; None: those of the process.
-    :raises SystemExit: with 2 on wrong usage, with 0 after ``--help``.
+    :raises SystemExit: with 2 on wrong usage, with 0 after ``--help`` and ``--version``.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     # What stands behind -- is a command line of its own; argparse would look into it.

@@ -20,6 +20,10 @@ class VersionTests(SynchronousTestCase):
         code, out, _ = run("version")
         self.assertEqual((code, out.splitlines()[0]), (0, f"mcpgate {__version__}"))
 
+    def test_option(self) -> None:
+        """The usual option tells the version alone."""
+        self.assertEqual(run("--version")[:2], (0, f"mcpgate {__version__}\n"))
+
     def test_json(self) -> None:
         """Programs get JSON; a part that is not there is told."""
         with patch.object(version, "_SHOWN", ("Twisted", "no-such-package-here")):

@@ -439,6 +439,8 @@ class BindTests(GateCase):
     async def test_unix_socket(self) -> None:
         """A unix socket is made with its mode, answers, and is gone afterwards."""
         path = os.path.join("/tmp", f"mcpgate-test-{os.getpid()}.sock")
+        # A gate of the same number died here, as in a container that was started again.
+        os.symlink(str(os.getpid()), f"{path}.lock")
         await self.listen(f"unix:{path}:mode=600")
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         told = json.loads(await self.curl("--unix-socket", path, "http://localhost/"))

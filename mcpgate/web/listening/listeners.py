@@ -39,6 +39,7 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.listening.ports import port_holder
 from mcpgate.web.listening.proxied import ProxiedFactory
+from mcpgate.web.unix_sockets import clear_forsaken
 
 log = Logger()
 
@@ -333,6 +334,8 @@ class Listeners(Service):
             endpoints = [make_endpoint(self._reactor, listen) for listen in self._listens]
             for listen, endpoint in zip(self._listens, endpoints, strict=True):
                 try:
+                    if listen.scheme == "unix":
+                        clear_forsaken(listen.host)
                     port = await endpoint.listen(self._factory(listen))
                 except (CannotListenError, OSError) as error:
                     raise CannotBind(_why(listen, error)) from error

@@ -40,6 +40,7 @@ from mcpgate.web.pages.tree import (
     answer_json,
     plain_map,
 )
+from mcpgate.web.unix_sockets import clear_forsaken
 
 log = Logger()
 
@@ -472,7 +473,7 @@ class ControlService(Service):
         site = _QuietSite(self._resource, timeout=60, reactor=self._reactor)
         site.noisy = False
         site.displayTracebacks = False
-        # The lock beside the socket tells a running gate from a dead one.
+        clear_forsaken(str(self._path))
         old = os.umask(0o177)
         try:
             self._port = self._reactor.listenUNIX(
