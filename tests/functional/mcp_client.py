@@ -88,6 +88,19 @@ class Client:
         return Waiting(lambda: self.call(tool, **arguments))
 
     @contextlib.contextmanager
+    def streamed(self, method: str, params: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+        """Send one request whose answer is an event stream: give its messages as they come."""
+        message = {"jsonrpc": "2.0", "id": "streamed", "method": method, "params": params}
+        connection = self.gate.connection(plain=self.plain)
+        connection.request("POST", self.path, json.dumps(message).encode(), self.fields())
+        response = connection.getresponse()
+        try:
+            yield events(response)
+        finally:
+            response.close()
+            connection.close()
+
+    @contextlib.contextmanager
     def listen(self, **fields: str) -> Iterator[http.client.HTTPResponse]:
         """Open the GET stream."""
         connection = self.gate.connection(plain=self.plain)
@@ -115,6 +128,11 @@ class Waiting:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is answered, or has failed."""
+        return not self._thread.is_alive()
 
     def answer(self, timeout_s: float = 30.0) -> Answer:
         """

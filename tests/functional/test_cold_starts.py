@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest import TestCase
 
 from tests.functional.gate_process import (
@@ -20,27 +19,15 @@ from tests.functional.gate_process import (
     rest,
     wait_for,
 )
-from tests.functional.mcp_client import Client, events
+from tests.functional.mcp_client import Client, Waiting, events
 
-T = TypeVar("T")
-
-SLOW_S = 2.0
-AT_ONCE_S = 1.2  # Of what takes a few milliseconds, on a machine that does much else.
-SLOW = f"env.SLOW_START = {SLOW_S:g}\n"
+HELD = "env.START_WHEN = <dir>/go\n"
 NOBODYS = """
 [server:io]
 command = <python> <servers>/stdio_mcp.py
 stop_grace = 1s
-env.SLOW_START = 2
 warm = 1
 """
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Do something; tell how long it took, too."""
-    begun = time.monotonic()
-    result = work()
-    return result, time.monotonic() - begun
 
 
 def tools(client: Client) -> list[str]:
@@ -65,15 +52,50 @@ def modern(client: Client, method: str, **params: Any) -> Answer:
 
 
 class ColdCase(TestCase):
-    """A gate whose servers start slowly."""
+    """A gate whose servers start when the test lets them: what comes before did not wait."""
 
     def begin(self, servers: str, before: Callable[[GateProcess], None] | None = None) -> None:
-        """Start it."""
+        """Start it; servers that are HELD may start."""
         self.gate = GateProcess(self, GATE + NO_LIMITS + servers)
         self.keys = self.gate.add_keys(3)
         if before is not None:
             before(self.gate)
         self.gate.start()
+        self.release()
+
+    def hold(self) -> None:
+        """Let no server come up that starts from now on."""
+        Path(self.gate.directory, "go").unlink()
+
+    def release(self) -> None:
+        """Let them come up."""
+        Path(self.gate.directory, "go").touch()
+
+    def wait_for_process(self) -> None:
+        """Wait until a server has begun to start: there is a process that does not answer yet."""
+        wait_for(lambda: children_of(self.gate.pid), "a process")
+
+    def assert_waits(self, work: Callable[[], Answer]) -> None:
+        """Check that something is not answered before a server that is held may come up."""
+        before = self.events().get("snapshot_answer", 0)
+        waiting = Waiting(work)
+        rest(0.5)
+        self.assertFalse(waiting.over)
+        self.release()
+        answer = waiting.answer()
+        self.assertEqual(answer.status, 200)
+        self.assertIn("result", answer.message)
+        self.assertEqual(self.events().get("snapshot_answer", 0), before)
+
+    def wait_for_snapshot(self, text: str = "echo") -> None:
+        """Wait until what was seen of a server is on disk, with this in it."""
+        folder = Path(self.gate.directory, "state", "snapshots")
+
+        def kept() -> bool:
+            found = [path for path in folder.glob("*") if not path.suffix]
+            return any(f'"{text}"' in path.read_text() for path in found)
+
+        wait_for(kept, "a snapshot is written")
 
     def states(self) -> list[tuple[str, str]]:
         """Tell whose instances are in which state."""
@@ -100,40 +122,40 @@ class SnapshotTests(ColdCase):
     def test_answered_at_once(self) -> None:
         """A second client need not wait, only its first call does; after a crash as well."""
         for server, name in ((STDIO, "io"), (HTTP, "web")):
-            self.begin(server + SLOW)
+            self.begin(server + HELD)
+            self.hold()
             first = Client(self.gate, name, self.keys[0])
-            _, took = timed(first.initialize)
-            self.assertGreater(took, SLOW_S - 0.5)
+            self.assert_waits(first.initialize)
             known = tools(first)
-            rest(0.5)  # What was seen is written behind.
+            self.wait_for_snapshot()
             for life in ("stopped", "killed"):
                 if life == "stopped":
                     self.stop(name)
                 else:
                     self.gate.kill()
                     self.gate.start()
+                self.hold()
                 client = Client(self.gate, name, self.keys[0])
-                answer, took = timed(client.initialize)
-                self.assertLess(took, AT_ONCE_S, life)
-                self.assertEqual(answer.status, 200)
-                listed, took = timed(lambda client=client: tools(client))  # type: ignore[misc]
-                self.assertEqual(listed, known)
-                self.assertLess(took, AT_ONCE_S, life)
-                params = {"name": "echo", "arguments": {"message": "x"}}
-                told, took = timed(
-                    lambda client=client, params=params: client.request(  # type: ignore[misc]
-                        "tools/call", {**params, "_meta": {"progressToken": "p"}}
-                    )
-                )
-                self.assertGreater(took, 0.5)
-                self.assertEqual(told.text, "echo: x")
-                heard = told.messages[0]["params"]
-                self.assertEqual(heard["message"], f"starting server {name}")
-                self.assertEqual((heard["progressToken"], heard["progress"]), ("p", 0))
+                self.assertEqual(client.initialize().status, 200)
+                self.assertEqual(tools(client), known)
+                self.wait_for_process()
+                self.assertEqual(tools(client), known)
+                params = {
+                    "name": "echo",
+                    "arguments": {"message": "x"},
+                    "_meta": {"progressToken": "p"},
+                }
+                with client.streamed("tools/call", params) as told:
+                    heard = next(told)["params"]
+                    self.assertEqual(heard["message"], f"starting server {name}")
+                    self.assertEqual((heard["progressToken"], heard["progress"]), ("p", 0))
+                    self.release()
+                    answer = list(told)[-1]
+                self.assertEqual(answer["result"]["content"][0]["text"], "echo: x")
             self.assertGreaterEqual(self.events()["snapshot_answer"], 2)
+            self.hold()
             other = Client(self.gate, name, self.keys[1])
-            _, took = timed(other.initialize)
-            self.assertGreater(took, SLOW_S - 0.5)  # Nobody else's lists are shown.
+            self.assert_waits(other.initialize)  # Nobody else's lists are shown.
             self.gate.stop()
 
     def test_other_lists(self) -> None:
@@ -142,27 +164,32 @@ class SnapshotTests(ColdCase):
         def write(names: str) -> None:
             Path(self.gate.directory, "more").write_text(names)
 
-        self.begin(STDIO + SLOW + "env.MORE_TOOLS = <dir>/more\n")
+        self.begin(STDIO + HELD + "env.MORE_TOOLS = <dir>/more\n")
         write("old")
         first = Client(self.gate, "io", self.keys[0])
         first.initialize()
         self.assertIn("old", tools(first))
+        self.wait_for_snapshot("old")
         self.stop("io")
         write("new")
+        self.hold()
         client = Client(self.gate, "io", self.keys[0])
         client.initialize()
+        self.wait_for_process()
         with client.listen() as stream:
             self.assertIn("old", tools(client))
+            self.release()
             self.assertEqual(next(events(stream))["method"], "notifications/tools/list_changed")
         self.assertIn("new", tools(client))
         self.assertEqual(self.events()["snapshot_outdated"], 1)
         self.assertEqual(self.events()["tools_changed"], 1)
         self.assertIn("The tools of io have changed: added new, removed old", self.gate.log_text())
         self.stop("io")
+        self.hold()
         again = Client(self.gate, "io", self.keys[0])
-        _, took = timed(again.initialize)
-        self.assertLess(took, AT_ONCE_S)
+        self.assertEqual(again.initialize().status, 200)
         self.assertIn("new", tools(again))
+        self.release()
 
     def test_start_that_fails(self) -> None:
         """A start that fails behind a client is told by its first call."""
@@ -171,7 +198,7 @@ class SnapshotTests(ColdCase):
         first = Client(self.gate, "io", self.keys[0])
         first.initialize()
         known = tools(first)
-        rest(0.5)
+        self.wait_for_snapshot()
         self.stop("io")
         Path(self.gate.directory, "server.py").write_text("raise SystemExit('no license')")
         client = Client(self.gate, "io", self.keys[0])
@@ -189,38 +216,41 @@ class SnapshotTests(ColdCase):
 
     def test_changed_entry(self) -> None:
         """What another entry said of itself is not shown."""
-        self.begin(STDIO + SLOW)
+        self.begin(STDIO + HELD)
         first = Client(self.gate, "io", self.keys[0])
         first.initialize()
         tools(first)
-        rest(0.5)
+        self.wait_for_snapshot()
         self.gate.stop()
         self.gate.write(self.gate.ini.read_text() + "env.MORE = 1\n")
         self.gate.start()
-        _, took = timed(Client(self.gate, "io", self.keys[0]).initialize)
-        self.assertGreater(took, SLOW_S - 0.5)
+        self.hold()
+        self.assert_waits(Client(self.gate, "io", self.keys[0]).initialize)
 
     def test_modern_clients(self) -> None:
         """A client of 2026-07-28 is told the lists at once, too, and waits for its call."""
-        self.begin(STDIO + SLOW)
+        self.begin(STDIO + HELD)
         client = Client(self.gate, "io", self.keys[0])
         known = [modern(client, "tools/list").message["result"]["tools"] for _ in range(2)]
         self.assertIn("echo", str(known))
-        rest(0.5)
+        self.wait_for_snapshot()
         self.stop("io")
-        listed, took = timed(lambda: modern(client, "tools/list"))
+        self.hold()
+        listed = modern(client, "tools/list")
         self.assertEqual(listed.message["result"]["tools"], known[1])
-        self.assertLess(took, AT_ONCE_S)
-        call = modern(client, "tools/call", name="echo", arguments={"message": "x"})
-        self.assertEqual(call.text, "echo: x")
+        call = Waiting(
+            lambda: modern(client, "tools/call", name="echo", arguments={"message": "x"})
+        )
+        self.release()
+        self.assertEqual(call.answer().text, "echo: x")
 
     def test_off(self) -> None:
         """Turned off, everybody waits, and nothing is kept."""
-        self.begin(STDIO + SLOW + "snapshot = off\n")
+        self.begin(STDIO + HELD + "snapshot = off\n")
         for _ in range(2):
+            self.hold()
             client = Client(self.gate, "io", self.keys[0])
-            _, took = timed(client.initialize)
-            self.assertGreater(took, SLOW_S - 0.5)
+            self.assert_waits(client.initialize)
             tools(client)
             self.stop("io")
         folder = Path(self.gate.directory, "state", "snapshots")
@@ -231,27 +261,25 @@ class WarmTests(ColdCase):
     """Copies that are ready before anybody comes."""
 
     def test_given(self) -> None:
-        """A new key gets the spare copy at once, and another one takes its place."""
+        """A new key gets the spare copy, and another one takes its place."""
         self.begin(NOBODYS)
-        wait_for(lambda: self.states() == [("warm", "running")], "one is ready", 15)
-        rest(SLOW_S)  # On stdio, running is not yet answering.
+        wait_for(lambda: self.states() == [("warm", "running")], "one is ready")
+        (spare,) = children_of(self.gate.pid)
         ann, ben = (Client(self.gate, "io", key) for key in self.keys[:2])
-        _, took = timed(ann.initialize)
-        self.assertLess(took, AT_ONCE_S)
-        pid = int(ann.call("pid").text)
-        wait_for(lambda: len(self.states()) == 2, "another one is started", 15)
-        rest(SLOW_S)
+        ann.initialize()
+        self.assertEqual(int(ann.call("pid").text), spare)
+        wait_for(lambda: ("warm", "running") in self.states(), "another one is started")
         ben.initialize()
-        self.assertNotEqual(int(ben.call("pid").text), pid)
+        self.assertNotEqual(int(ben.call("pid").text), spare)
         home = Path(ann.call("where").text)
         self.assertTrue(home.is_dir())
-        self.assertEqual(int(ann.call("pid").text), pid)
+        self.assertEqual(int(ann.call("pid").text), spare)
         self.assertEqual(self.events()["spare_taken"], 2)
         self.stop("io")
-        wait_for(lambda: not home.exists(), "what a spare copy left is gone", 10)
+        wait_for(lambda: not home.exists(), "what a spare copy left is gone")
         self.gate.kill()
         self.gate.start()
-        wait_for(lambda: self.states() == [("warm", "running")], "one is ready", 15)
+        wait_for(lambda: self.states() == [("warm", "running")], "one is ready")
         self.assertEqual(len(children_of(self.gate.pid)), 1)
         homes = Path(self.gate.directory, "state", "data", "io")
         self.assertEqual(len([path for path in homes.iterdir() if "warm" in path.name]), 1)
@@ -259,7 +287,7 @@ class WarmTests(ColdCase):
     def test_room(self) -> None:
         """Spare copies count, and go when somebody needs the room."""
         self.begin(NOBODYS.replace("warm = 1", "warm = 2") + STDIO.replace(":io", ":own"), self.cap)
-        wait_for(lambda: len(self.states()) == 2, "two are ready", 15)
+        wait_for(lambda: self.states() == [("warm", "running")] * 2, "two are ready")
         own = Client(self.gate, "own", self.keys[0])
         own.initialize()
         self.assertEqual(own.call("echo", message="x").text, "echo: x")
@@ -275,16 +303,16 @@ class PrestartTests(ColdCase):
 
     def test_by_another_server(self) -> None:
         """A request to one server starts the others that say so, for that key alone."""
-        ahead = STDIO.replace(":io", ":ahead") + SLOW + "prestart = on\n"
+        ahead = STDIO.replace(":io", ":ahead") + "prestart = on\n"
         self.begin(STDIO + ahead)
         Client(self.gate, "io", self.keys[0]).initialize()
+        running = set(children_of(self.gate.pid))
         begun = {(one["server"], one["user"]) for one in self.gate.told("ps")}
         self.assertEqual({server for server, _ in begun}, {"io", "ahead"})
         self.assertEqual(len({user for _, user in begun}), 1)
-        rest(SLOW_S + 0.5)
         client = Client(self.gate, "ahead", self.keys[0])
-        _, took = timed(client.initialize)
-        self.assertLess(took, AT_ONCE_S)
+        client.initialize()
+        self.assertIn(int(client.call("pid").text), running)
         self.assertEqual(client.call("env", of="X_KEY").text, self.keys[0])
         self.assertEqual(self.events()["instance_prestarted"], 1)
 

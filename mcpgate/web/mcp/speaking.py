@@ -297,6 +297,10 @@ class SpeakerBase(ABC):
         """Lease the session's instance if it runs."""
         return self._leases.ready(spec, self._owner(spec, session))
 
+    def answering(self, spec: ServerSpec, session: Session) -> ILease | None:
+        """Lease the session's instance if it has come up: it runs, and is known to answer."""
+        return self.ready(spec, session)
+
     async def lease(self, spec: ServerSpec, caller: Caller, session: Session) -> ILease:
         """
         Lease the session's instance, started if need be.

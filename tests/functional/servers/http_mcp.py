@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 SESSIONS: dict[str, dict[str, Any]] = {}
@@ -294,5 +295,6 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    time.sleep(float(os.environ.get("SLOW_START", "0")))
+    while not Path(os.environ.get("START_WHEN", "/")).exists():
+        time.sleep(0.02)
     Server(("127.0.0.1", int(sys.argv[1])), Exchange).serve_forever()

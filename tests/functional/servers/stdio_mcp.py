@@ -4,8 +4,8 @@ A stdio MCP server on the standard library, with the tools of ``http_mcp.py``.
 Tools: ``echo`` (message), ``slow`` (seconds; tells of progress five times), ``die`` (last words,
 exit 3), ``env`` (of: a variable), ``count`` (calls so far), ``log`` (text; to stderr and as a
 notification), ``list_changed``, ``roots`` (asks the client), ``pid``, ``where`` (its directory),
-``big`` (size), ``junk`` (prints what is no message).  MORE_TOOLS in its environment: a file with
-names of tools it lists beside these.
+``big`` (size), ``junk`` (prints what is no message).  In its environment: MORE_TOOLS: a file with
+names of tools it lists beside these; START_WHEN: a file without which it does not come up.
 """
 
 # ruff: noqa: T201, TID251 - a program of its own: it prints and sleeps.
@@ -129,7 +129,8 @@ def take(message: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
-    time.sleep(float(os.environ.get("SLOW_START", "0")))
+    while not Path(os.environ.get("START_WHEN", "/")).exists():
+        time.sleep(0.02)
     if "CRASH" in os.environ:
         print("can not start: no license", file=sys.stderr, flush=True)
         sys.exit(4)

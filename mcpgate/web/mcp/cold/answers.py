@@ -103,7 +103,7 @@ class ColdAnswers:
         met = seen is not None and seen.instance_id == session.record.upstream_instance
         if met and not listing and session not in self._told:
             return False
-        lease = speaker.ready(spec, session)
+        lease = speaker.answering(spec, session)
         if lease is not None:
             lease.release()
             known = seen is not None and seen.instance_id == lease.instance.instance_id
@@ -165,7 +165,7 @@ class ColdAnswers:
         spec = post.spec
         if not self._book.covers(spec):
             return None
-        lease = speaker.ready(spec, session)
+        lease = speaker.answering(spec, session)
         if lease is not None:
             lease.release()
             return None

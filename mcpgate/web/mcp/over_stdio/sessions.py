@@ -155,6 +155,18 @@ class StdioSpeaker(SpeakerBase):
         return None
 
     @override
+    def answering(self, spec: ServerSpec, session: Session) -> ILease | None:
+        lease = self.ready(spec, session)
+        if lease is None:
+            return None
+        upstream: StdioUpstream = lease.upstream
+        if upstream.initialize_result is None:
+            # There is a process, which may take long yet until it reads anything.
+            lease.release()
+            return None
+        return lease
+
+    @override
     def greeting(self, session: Session) -> dict[str, object] | None:
         link = session.extras
         upstream = link.upstream if isinstance(link, StdioLink) else None

@@ -180,6 +180,24 @@ class StdioColdTests(ColdCase):
         self.assertEqual((self.looks, len(self.world.pool.instances)), (2, 2))
         self.assertEqual(self.world.leaks(), {})
 
+    def test_process_that_does_not_answer_yet(self) -> None:
+        """A process alone is no server: until it has answered the handshake it still starts."""
+        self.first()
+        self.stop()
+        _, session = self.open_cold()
+        self.world.pool.started()
+        self.world.settle()
+        self.assertEqual(self.list_tools(session).json["result"]["tools"], TOOLS)
+        _, other = self.open_cold()
+        self.assertEqual(self.list_tools(other).json["result"]["tools"], TOOLS)
+        self.assertEqual([one["method"] for one in self.world.child.sent], ["initialize"])
+        self.tools = OTHERS
+        call = self.world.post(request("tools/call", 7, name="one"), session)
+        self.play()
+        self.assertEqual(call.json["result"], {"content": []})
+        self.assertEqual((self.looks, self.events("snapshot_outdated")), (2, 2))
+        self.assertEqual(self.world.leaks(), {})
+
     def test_other_lists(self) -> None:
         """Who was told lists that are others now hears so on its stream; the snapshot is new."""
         self.first()
