@@ -110,6 +110,7 @@ def make_back(
     reactor: Any,
     config: Config,
     *,
+    sockets: Any,
     wheel: DeadlineWheel,
     meters: Meters,
     wall: Callable[[], float],
@@ -122,6 +123,7 @@ def make_back(
     """
     Put runtimes, pool and upstreams together.
 
+    :param sockets: what sockets and pipes are watched by; see `polled`.
     :param catalog: the servers as they are from now on; None: those of ``config``, for good.
     :param secret: of the state directory.
     :param is_modern: tells whether the process of a stdio server is spoken to in the modern era.
@@ -132,7 +134,7 @@ def make_back(
     if catalog is None:
         catalog = Catalog(config.servers)
     processes = ProcessRuntime(
-        reactor,
+        sockets,
         state_dir=str(gate.state_dir),
         meters=meters,
         path=os.environ.get("PATH", DEFAULT_PATH),
@@ -147,7 +149,7 @@ def make_back(
     pool = InstancePool(
         reactor,
         runtimes=runtimes,
-        connect=make_connect(reactor, wheel, meters, is_modern, discovers),
+        connect=make_connect(reactor, sockets, wheel, meters, is_modern, discovers),
         probe=ReadinessProbe(reactor),
         make_id=lambda: secrets.token_hex(8),
         meters=meters,
@@ -223,12 +225,17 @@ def kept_gate_id(state_dir: Path) -> str:
 
 def make_connect(
     reactor: Any,
+    sockets: Any,
     wheel: DeadlineWheel,
     meters: Meters,
     is_modern: Callable[[ServerSpec], bool] = lambda spec: False,
     discovers: Callable[[ServerSpec], bool] = lambda spec: False,
 ) -> Callable[[ServerSpec, IInstance], IUpstream]:
-    """Give what makes the upstream of an instance that has just become ready."""
+    """
+    Give what makes the upstream of an instance that has just become ready.
+
+    :param sockets: see `make_back`.
+    """
 
     def connect(spec: ServerSpec, instance: IInstance) -> IUpstream:
         if spec.transport is Transport.STDIO:
@@ -246,7 +253,7 @@ def make_connect(
                     strangers=spec.isolation is Isolation.SHARED,
                 )
             return converse(spec, instance.channel, instance.when_ended(), instance.instance_id)
-        place = _place(reactor, spec, instance)
+        place = _place(sockets, spec, instance)
         http = HTTPUpstream(
             reactor,
             place.make_endpoint,

@@ -85,6 +85,7 @@ class Front:
     """
     Everything between the sockets and the dispatcher.
 
+    :param sockets: what sockets are watched by; see `polled`.
     :param servers: gives the names of servers and groups there are now.
     :ivar store: the certificates; None when nothing is served over TLS.
     """
@@ -94,6 +95,7 @@ class Front:
         reactor: Any,
         config: Config,
         *,
+        sockets: Any,
         wheel: DeadlineWheel,
         meters: Meters,
         guard: Guard,
@@ -104,6 +106,7 @@ class Front:
     ) -> None:
         gate = config.gate
         self._reactor = reactor
+        self._sockets = sockets
         self._config = config
         self._wheel = wheel
         self._meters = meters
@@ -154,7 +157,7 @@ class Front:
             channels[kind] = len(self._channels)
             self._channels.append(answer)
         listeners = Listeners(
-            self._reactor, listens, factories, wheel=self._wheel, meters=self._meters
+            self._sockets, listens, factories, wheel=self._wheel, meters=self._meters
         )
         self._listeners.append(listeners)
         self._served.append((listeners, channels))
@@ -191,7 +194,7 @@ class Front:
             answers=self._answers, **{**self._shared, "slots": Slots(), "meters": self._meters}
         )
         return Workers(
-            self._reactor,
+            self._sockets,
             gate.workers,
             state_dir=gate.state_dir,
             link=self._link,

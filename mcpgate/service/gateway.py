@@ -51,6 +51,7 @@ from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe, Watchdog
 from mcpgate.timing.deferreds import deferred
+from mcpgate.timing.poller import polled
 from mcpgate.timing.slices import in_slices
 from mcpgate.timing.staged import StagedService
 from mcpgate.timing.ticker import Ticker
@@ -141,6 +142,7 @@ class Gateway(StagedService):
     def _build(self) -> None:
         reactor, config, meters, wheel = self._reactor, self.config, self.meters, self.wheel
         gate = config.gate
+        sockets = polled(reactor)
         # First: how many connections are allowed is derived from it.
         open_files = OpenFilesWatch(raise_open_files(), meters)
         secret = self._secret = load_secret(gate.state_dir, os.urandom)
@@ -186,6 +188,7 @@ class Gateway(StagedService):
         self.back: Back = make_back(
             reactor,
             config,
+            sockets=sockets,
             catalog=self.catalog,
             wheel=wheel,
             meters=meters,
@@ -220,6 +223,7 @@ class Gateway(StagedService):
         self.front = Front(
             reactor,
             config,
+            sockets=sockets,
             wheel=wheel,
             meters=meters,
             guard=self.guard,

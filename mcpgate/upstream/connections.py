@@ -8,8 +8,9 @@ the reactor's way (watch the socket, be told it is writable, write, unwatch) tak
 
 from __future__ import annotations
 
+import select
 import socket
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -59,6 +60,7 @@ class Connection(Protocol):
         self._parser = ResponseParser(self, heads)
         self._exchange: Exchange | None = None
         self._socket: socket.socket | None = None
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
         self._buffered = False
         self._producing = False
         self._paused = False
@@ -127,13 +129,12 @@ class Connection(Protocol):
             return True
         if self._socket is None:
             return False
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+        poll = self._poll
+        if poll is None:
+            look = select.poll()
+            look.register(self._socket.fileno(), select.POLLIN)
+            poll = self._poll = look.poll
+        return bool(poll(0))
 
     def send(self, pieces: list[bytes]) -> None:
         """Send more of the request."""
@@ -309,7 +310,7 @@ class Connection(Protocol):
         if not self._lost:
             self._lost = True
             self._upstream.closed(self)
-        self._socket = None
+        self._socket = self._poll = None
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
             handshake.errback(reason)

@@ -25,6 +25,7 @@ from twisted.logger import Logger, globalLogPublisher
 from mcpgate.interfaces import IInbound
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe
+from mcpgate.timing.poller import polled
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.listening.acceptor import Acceptor
@@ -67,6 +68,7 @@ class Worker:
         stop: Callable[[], None],
     ) -> None:
         self._reactor = reactor
+        self._sockets = sockets = polled(reactor)
         self._assignment = assignment
         self._stop = stop
         self._meters = Meters()
@@ -76,7 +78,7 @@ class Worker:
         self.line = OwnerLine(self._told, self._end)
         self._passing = Passing(
             reactor,
-            lambda: UNIXClientEndpoint(reactor, assignment.link, checkPID=False),
+            lambda: UNIXClientEndpoint(sockets, assignment.link, checkPID=False),
             wheel=self._wheel,
             # The link is no server's connection: nobody counts it.
             meters=Meters(),
@@ -115,7 +117,7 @@ class Worker:
         """Accept connections, and say so."""
         for shared in self._assignment.sockets:
             acceptor = Acceptor(
-                self._reactor, socket.socket(fileno=shared.descriptor), self._factory(shared)
+                self._sockets, socket.socket(fileno=shared.descriptor), self._factory(shared)
             )
             acceptor.start()
             self._acceptors.append((shared.channel, acceptor))

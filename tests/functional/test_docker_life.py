@@ -280,7 +280,7 @@ class ReplacementTests(TrialCase):
         self.pool = InstancePool(
             reactor,
             runtimes={"docker": self.bed.runtime},
-            connect=make_connect(reactor, wheel, meters),
+            connect=make_connect(reactor, reactor, wheel, meters),
             probe=ReadinessProbe(reactor),
             make_id=lambda: f"{self.bed.gate_id}p{next(numbers)}",
             meters=meters,

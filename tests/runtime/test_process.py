@@ -36,7 +36,7 @@ class FakeReactor(Clock):
         self.spawned: list[Any] = []
         self.failure: Exception | None = None
 
-    def spawnProcess(self, protocol: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+    def spawnProcess(self, protocol: Any, *args: Any, **kwargs: Any) -> None:
         """Remember the protocol and connect it."""
         if self.failure is not None:
             raise self.failure

@@ -84,6 +84,7 @@ class BackTests(SynchronousTestCase):
                 docker=DockerSection(**docker),
                 servers=servers,
             ),
+            sockets=self.clock,
             wheel=DeadlineWheel(self.clock),
             meters=Meters(),
             wall=time.monotonic,

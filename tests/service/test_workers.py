@@ -61,7 +61,7 @@ class Reactor(MemoryReactorClock):
         super().__init__()
         self.children: list[Child] = []
 
-    def spawnProcess(self, protocol: Any, *command: Any, **how: Any) -> Child:  # noqa: N802  # Twisted's
+    def spawnProcess(self, protocol: Any, *command: Any, **how: Any) -> Child:  # Twisted's
         """Start one."""
         self.children.append(Child(protocol, how["childFDs"]))
         return self.children[-1]

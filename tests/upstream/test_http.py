@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -584,13 +586,13 @@ class UpgradeTests(HTTPUpstreamTestCase):
 
 
 class Socket:
-    """A kernel socket: takes ``room`` bytes a call; ``waiting`` is what can be read."""
+    """A kernel socket: takes ``room`` bytes a call; ``server`` is its real other end."""
 
     def __init__(self) -> None:
         self.taken = b""
         self.room = 10**6
         self.error: OSError | None = None
-        self.waiting: bytes | OSError = BlockingIOError()
+        self._real, self.server = socket.socketpair()
 
     def send(self, data: bytes) -> int:
         """Take some."""
@@ -599,11 +601,19 @@ class Socket:
         self.taken += data[: self.room]
         return min(self.room, len(data))
 
-    def recv(self, size: int, flags: int) -> bytes:
-        """Peek."""
-        if isinstance(self.waiting, OSError):
-            raise self.waiting
-        return self.waiting[:size]
+    def fileno(self) -> int:
+        """Give the number of a real one."""
+        return self._real.fileno()
+
+    def reset(self) -> None:
+        """Let the server cut the connection off."""
+        self._real.send(b"unread")
+        self.server.close()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._real.close()
+        self.server.close()
 
 
 @implementer(ISystemHandle)
@@ -622,11 +632,17 @@ class SocketWire(Wire):
 class KernelTests(HTTPUpstreamTestCase):
     """Requests handed to the kernel at once."""
 
+    def wire(self) -> SocketWire:
+        """Make a transport with a socket."""
+        wire = SocketWire()
+        self.addCleanup(wire.socket.close)
+        return wire
+
     def accepted(self) -> SocketWire:
         """Complete the oldest connection with a socket."""
         factory, connecting = self.server.waiting.pop(0)
         protocol: Any = factory.buildProtocol(None)
-        wire = SocketWire()
+        wire = self.wire()
         protocol.makeConnection(wire)
         self.server.protocols.append(protocol)
         connecting.callback(protocol)
@@ -642,7 +658,7 @@ class KernelTests(HTTPUpstreamTestCase):
     def test_partly(self) -> None:
         """What the kernel does not take follows by the reactor, in order, as does all later."""
         _, receiver = self.get(method="POST", body=b"x" * 50)
-        factory_wire = SocketWire()
+        factory_wire = self.wire()
         factory_wire.socket.room = 7
         factory, connecting = self.server.waiting.pop(0)
         protocol: Any = factory.buildProtocol(None)
@@ -682,7 +698,7 @@ class KernelTests(HTTPUpstreamTestCase):
     def test_dead_at_once(self) -> None:
         """A new connection that is dead already is no server."""
         _, receiver = self.get(method="POST", body=b"x")
-        wire = SocketWire()
+        wire = self.wire()
         wire.socket.error = ConnectionResetError()
         factory, connecting = self.server.waiting.pop(0)
         protocol: Any = factory.buildProtocol(None)
@@ -692,11 +708,17 @@ class KernelTests(HTTPUpstreamTestCase):
 
     def test_stale(self) -> None:
         """A kept connection with an end, an error or unasked bytes waiting is not used."""
-        for waiting in (b"", b"x", ConnectionResetError()):
+        ways: tuple[Callable[[Socket], object], ...] = (
+            lambda one: one.server.close(),
+            lambda one: one.server.shutdown(socket.SHUT_WR),
+            lambda one: one.server.send(b"x"),
+            Socket.reset,
+        )
+        for way in ways:
             self.get()
             wire = self.accepted()
             self.server.protocols[-1].dataReceived(OK)
-            wire.socket.waiting = waiting
+            way(wire.socket)
             self.get(method="POST", body=b"x")
             self.assertTrue(wire.aborted)
             self.assertNotIn(b"POST", wire.socket.taken)

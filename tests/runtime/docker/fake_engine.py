@@ -24,7 +24,7 @@ class FakeReactor(Clock):
         super().__init__()
         self.protocols: list[Any] = []
 
-    def adoptStreamConnection(self, handle: int, family: int, factory: Any) -> None:  # noqa: N802  # Twisted's
+    def adoptStreamConnection(self, handle: int, family: int, factory: Any) -> None:  # Twisted's
         """Take a connection; nothing is read from it."""
         os.fstat(handle)
         protocol = factory.buildProtocol(None)

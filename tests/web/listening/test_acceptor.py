@@ -21,7 +21,7 @@ class Reactor(MemoryReactorClock):
         self.adopted: list[int] = []
         self.trouble: Exception | None = None
 
-    def adoptStreamConnection(self, descriptor: int, *_: Any) -> None:  # noqa: N802  # Twisted's
+    def adoptStreamConnection(self, descriptor: int, *_: Any) -> None:  # Twisted's
         """See `IReactorSocket`."""
         if self.trouble is not None:
             raise self.trouble
