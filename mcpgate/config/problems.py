@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 _SHOWN_VALUE: Final = 80
@@ -89,6 +88,8 @@ class ConfigError(Exception):
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """Give the known name that was most likely meant; None when none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - nobody needs it while all is well
+
     found = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
@@ -22,8 +22,6 @@ from mcpgate.gate.access.budget import FailureBudget
 from mcpgate.gate.access.cached import CachedAuthenticator, Memory
 from mcpgate.gate.access.digest import KeyDigest
 from mcpgate.gate.access.lockout import Lockout
-from mcpgate.gate.access.outbound import OutboundClient
-from mcpgate.gate.access.remote import RemoteCheck, make_remote
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.access.static import Apart, StaticAuthenticator
 from mcpgate.gate.admission import Admission, RateLimiter, Slots
@@ -31,6 +29,9 @@ from mcpgate.gate.pipeline import Gate
 from mcpgate.interfaces import IAuthenticator
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
+
+if TYPE_CHECKING:
+    from mcpgate.gate.access.outbound import OutboundClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,9 @@ def _remote(
     revocations: Revocations,
     meters: Meters,
 ) -> tuple[OutboundClient, CachedAuthenticator]:
+    # With all that HTTP needs, which is much: only a gate that asks somebody has it.
+    from mcpgate.gate.access.remote import RemoteCheck, make_remote  # noqa: PLC0415
+
     asked, client = make_remote(
         reactor,
         source.name,

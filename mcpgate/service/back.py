@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,9 +23,6 @@ from mcpgate.gate.catalog import Catalog
 from mcpgate.interfaces import IInstance, IRuntime, IStdioChannel, IUpstream
 from mcpgate.model import Exit, Isolation, ServerSpec, Transport
 from mcpgate.runtime.attempt import REMOTE
-from mcpgate.runtime.docker.build import DockerSettings, make_docker_runtime
-from mcpgate.runtime.docker.runtime import DockerRuntime
-from mcpgate.runtime.docker.secrets import default_root
 from mcpgate.runtime.plan import Limits
 from mcpgate.runtime.pool import InstancePool
 from mcpgate.runtime.process import DEFAULT_PATH, ProcessRuntime
@@ -40,6 +37,9 @@ from mcpgate.upstream.questions import question
 from mcpgate.upstream.sse import SSEUpstream
 from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
+
+if TYPE_CHECKING:
+    from mcpgate.runtime.docker.runtime import DockerRuntime
 
 log = Logger()
 
@@ -185,6 +185,10 @@ def make_containers(
             "A [server:NAME] has an image, and the docker SDK is not installed: "
             "pip install 'mcpgate[docker]'"
         )
+    # A MiB that a gate without containers does without.
+    from mcpgate.runtime.docker.build import DockerSettings, make_docker_runtime  # noqa: PLC0415
+    from mcpgate.runtime.docker.secrets import default_root  # noqa: PLC0415
+
     section, state_dir = config.docker, config.gate.state_dir
     gate_id = section.gate_id or kept_gate_id(state_dir)
     files_dir = str(section.files_dir or default_root(os.environ, gate_id))

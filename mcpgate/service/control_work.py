@@ -21,8 +21,6 @@ from mcpgate.errors import BadRequest, NotFound
 from mcpgate.gate.access.operator import operator
 from mcpgate.model import Caller, InstanceState, Isolation, ServerSpec
 from mcpgate.runtime.attempt import REMOTE
-from mcpgate.runtime.docker.cleanup import Wish
-from mcpgate.runtime.docker.container import Known
 from mcpgate.runtime.pool import Report
 from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
 from mcpgate.timing.deferreds import deferred
@@ -30,6 +28,7 @@ from mcpgate.web.mcp.post import owner_of
 from mcpgate.web.pages.control import Chosen, Tidying
 
 if TYPE_CHECKING:
+    from mcpgate.runtime.docker.container import Known
     from mcpgate.service.gateway import Gateway
 
 log = Logger()
@@ -126,6 +125,8 @@ class ControlWork:
         found = []
         containers = self._gateway.back.containers
         if containers is not None and (tidying.stopped or tidying.orphans):
+            from mcpgate.runtime.docker.cleanup import Wish  # noqa: PLC0415 - see `make_containers`
+
             found += await containers.clean_up(
                 Wish(dry_run=tidying.dry_run, stopped=tidying.stopped, orphans=tidying.orphans)
             )

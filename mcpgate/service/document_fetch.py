@@ -6,7 +6,6 @@ Certificate, address and length are looked at, and no redirect is followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,25 +18,20 @@ from mcpgate.config.document_check import too_long
 from mcpgate.config.rest import DOCUMENT_BYTES
 from mcpgate.gate.access.outbound import (
     BadAnswerError,
-    OutboundClient,
     PrivateAddressError,
     discard,
     read_bounded,
 )
 from mcpgate.model import RESTSource, ServerSpec
+from mcpgate.service.document_outbound import Ask, NotHadError
 from mcpgate.stores.document_files import Origin
-from mcpgate.timing.deferreds import deferred
 
 FETCH_S: Final = 30.0
-CONNECT_S: Final = 10.0
 
 _NOT_MODIFIED: Final = 304
 _ACCEPT: Final = ("Accept", "application/json, application/yaml;q=0.9, */*;q=0.5")
 _OURS: Final = frozenset({"accept", "host", "if-none-match", "if-modified-since"})
 _FIELD_CHARS: Final = 1000
-
-#: Asked by GET for a document with these fields, answers treq's response.
-Ask = Callable[[RESTSource, list[tuple[str, str]]], Deferred[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +45,6 @@ class Fetched:
     content: bytes
     etag: str
     modified: str
-
-
-class NotHadError(Exception):
-    """The document can not be had; the text says why, and what to do."""
-
-
-class Outbound:
-    """Connections to services that have documents; see `Ask`."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._clients: dict[bool, OutboundClient] = {}
-
-    def ask(self, source: RESTSource, fields: list[tuple[str, str]]) -> Deferred[Any]:
-        """Send the request."""
-        client = self._clients.get(source.allow_private)
-        if client is None:
-            client = self._clients[source.allow_private] = OutboundClient(
-                self._reactor, connect_s=CONNECT_S, public_only=not source.allow_private
-            )
-        return client.send("GET", source.url, fields, None)
-
-    @deferred
-    async def close(self) -> None:
-        """Let go of idle connections."""
-        for client in self._clients.values():
-            await client.close()
 
 
 async def fetch(

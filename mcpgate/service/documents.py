@@ -8,10 +8,12 @@ document that is broken, or can not be had, leaves the old one in place and is a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -32,7 +34,7 @@ from mcpgate.config.rest import fetched_service
 from mcpgate.errors import BadRequest
 from mcpgate.mcp.rest_document import Described
 from mcpgate.model import RESTSource, ServerSpec
-from mcpgate.service.document_fetch import NotHadError, Outbound, fetch
+from mcpgate.service.document_outbound import NotHadError, Outbound
 from mcpgate.stores.document_files import DocumentFiles, Origin
 from mcpgate.stores.sqlite import IBlockingThread, OneThread
 from mcpgate.telemetry.meters import Meters
@@ -40,6 +42,9 @@ from mcpgate.telemetry.views import DocumentView
 from mcpgate.timing.deferreds import deferred
 
 log = Logger()
+
+# Comes with an HTTP client, which takes long to load: on the thread, when there are documents.
+_FETCH: Final = "mcpgate.service.document_fetch"
 
 FOLDER: Final = "openapi"
 # Its process gives up before; what is beside it is other documents' turns.
@@ -328,6 +333,10 @@ class Documents:
         await self._places.acquire()
         have = one.origin if one.tools is not None else None
         try:
+            if _FETCH not in sys.modules:
+                await self._thread.run(partial(import_module, _FETCH))
+            from mcpgate.service.document_fetch import fetch  # noqa: PLC0415 - it is there by now
+
             fetched = await fetch(self._outbound.ask, one.spec, one.source, have, self._clock)
         finally:
             self._places.release()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 
 from mcpgate._version import __version__
 from mcpgate.config.model import AdminSection
@@ -31,13 +33,14 @@ from mcpgate.telemetry.views import (
     PinView,
     WorkerView,
 )
+from mcpgate.timing.late import Late
 from mcpgate.web.listening.open_files import count_open_files
+from mcpgate.web.mcp.session_state import public
 from mcpgate.web.pages.admin import AdminView, ProcessView
 from mcpgate.web.pages.admin_access import AdminAccess, AdminUsers
-from mcpgate.web.pages.control import ControlService, ControlTree, ControlView
-from mcpgate.web.pages.tree import GateTree
+from mcpgate.web.pages.control import ControlService, ControlView
+from mcpgate.web.pages.first import FirstPages
 from mcpgate.web.refusal import refuse
-from mcpgate.web.wire.klein_channel import ResourceServer
 
 if TYPE_CHECKING:
     from mcpgate.service.gateway import Gateway
@@ -105,7 +108,7 @@ class Pages:
         )
         users = admin_users(admin)
 
-        def server_of(shown: bool) -> ResourceServer:
+        def pages_of(shown: bool) -> FirstPages:
             access = AdminAccess(
                 users=users,
                 allow=admin.allow,
@@ -114,36 +117,44 @@ class Pages:
                 held_back=lambda address: _held_back(lockout, address),
                 wrong=lockout.failed,
             )
-            tree = GateTree(view, access, make_id=make_id, realm=config.auth.realm)
-            return ResourceServer(tree.resource(), clock=gateway.clock)
+            tree = Late(
+                gateway.reading.run,
+                _load_tree,
+                lambda serving: serving(
+                    view, access, make_id=make_id, realm=config.auth.realm, clock=gateway.clock
+                ),
+            )
+            return FirstPages(view, access, realm=config.auth.realm, rest=partial(_from_tree, tree))
 
         # With listeners of their own, statistics are not on the public ones.
-        self._public = server_of(not admin.listen)
-        self._private = server_of(True)
+        self._public = pages_of(not admin.listen)
+        self._private = pages_of(True)
         work = ControlWork(gateway, time.time)
         questions = ControlAsk(gateway, work)
-        control = ControlTree(
-            ControlView(
-                version=__version__,
-                started_at=gateway.started_at,
-                wall=time.time,
-                instances=self.instances,
-                sessions=gateway.sessions.views,
-                left=work.left,
-                images=work.images,
-                logs=work.logs,
-                follow=work.follow,
-                start=work.start,
-                stop=work.stop,
-                servers=questions.servers,
-                ask=questions.ask,
-                pins=questions.pins,
-                clean_up=work.clean_up,
-                reload=self.reload,
-            ),
-            make_id=make_id,
+        commands = ControlView(
+            version=__version__,
+            started_at=gateway.started_at,
+            wall=time.time,
+            instances=self.instances,
+            sessions=gateway.sessions.views,
+            left=work.left,
+            images=work.images,
+            logs=work.logs,
+            follow=work.follow,
+            start=work.start,
+            stop=work.stop,
+            servers=questions.servers,
+            ask=questions.ask,
+            pins=questions.pins,
+            clean_up=work.clean_up,
+            reload=self.reload,
         )
-        self.control = ControlService(gateway.clock, config.gate.state_dir, control.resource())
+        site = Late(
+            gateway.reading.run,
+            _load_control,
+            lambda making: making(commands, make_id=make_id, clock=gateway.clock),
+        )
+        self.control = ControlService(gateway.clock, config.gate.state_dir, site.get)
 
     def show_public(self, inbound: IInbound) -> None:
         """Answer a request on the listeners for everybody that belongs to no server."""
@@ -208,6 +219,38 @@ class Pages:
     def reload(self) -> Deferred[list[str]]:
         """See `ControlView.reload`."""
         return self._gateway.reload()
+
+
+def _load_tree() -> Callable[..., Callable[[IInbound], None]]:
+    """Import Klein, which takes long, and what stands on it."""
+    from mcpgate.web.pages.tree import GateTree  # noqa: PLC0415 - the same
+    from mcpgate.web.wire.klein_channel import ResourceServer  # noqa: PLC0415 - the same
+
+    def serving(
+        view: AdminView,
+        access: AdminAccess,
+        *,
+        make_id: Callable[[], str],
+        realm: str,
+        clock: IReactorTime,
+    ) -> Callable[[IInbound], None]:
+        tree = GateTree(view, access, make_id=make_id, realm=realm)
+        return ResourceServer(tree.resource(), clock=clock).serve
+
+    return serving
+
+
+def _load_control() -> Callable[..., IProtocolFactory]:
+    """Import Klein, which takes long, and what stands on it."""
+    from mcpgate.web.pages.control_tree import make_site  # noqa: PLC0415 - the same
+
+    return make_site
+
+
+def _from_tree(tree: Late[Callable[[IInbound], None]], inbound: IInbound) -> None:
+    tree.get().addCallback(lambda serve: serve(inbound)).addErrback(
+        lambda failure: refuse(inbound, public(failure, inbound))
+    )
 
 
 def view_of(report: Report, now: float) -> InstanceView:

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf, isnan
 
-from prometheus_client import Metric
+from mcpgate.telemetry.families import Family
 
 
-def exposition(families: Iterable[Metric]) -> bytes:
+def exposition(families: Iterable[Family]) -> bytes:
     """Write them all."""
     lines: list[str] = []
     known: dict[str, str] = {}
     for family in families:
-        counter = family.type == "counter"
-        name = f"{family.name}_total" if counter else family.name
-        text = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
-        lines.append(f"# HELP {name} {text}\n# TYPE {name} {family.type}")
+        name = family.shown
+        text = family.text.replace("\\", r"\\").replace("\n", r"\n")
+        lines.append(f"# HELP {name} {text}\n# TYPE {name} {family.kind}")
         for sample in family.samples:
             if sample.labels:
                 pairs = []

@@ -14,21 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred, maybeDeferred
-from typing_extensions import override
 
 from mcpgate.model import InstanceState
 from mcpgate.telemetry.exposition import exposition
+from mcpgate.telemetry.families import Family, counter, gauge, histogram
 from mcpgate.telemetry.meters import REQUEST_BUCKETS_S, TURN_BUCKETS_S, Meters
+from mcpgate.telemetry.process_metrics import process_families
 from mcpgate.telemetry.views import (
     UNRESPONSIVE,
     CertificateView,
@@ -37,7 +29,7 @@ from mcpgate.telemetry.views import (
     InstanceView,
 )
 
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Events that are shown at 0 before they first happen; others appear when they do.
 KNOWN_EVENTS: Final = (
@@ -79,7 +71,7 @@ KNOWN_EVENTS: Final = (
 _EXITS: Final = ("exited", "killed", "lost", "oom_killed", "stopped")
 
 
-class GateCollector(Collector):
+class GateCollector:
     """
     Turns one gate's meters into metric families.
 
@@ -135,43 +127,41 @@ class GateCollector(Collector):
             gauges=gauges,
         )
 
-    @override
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[Family]:
+        """Give every family."""
         meters = self._meters
         servers = sorted(self._servers())
-        build = GaugeMetricFamily("mcpgate_build_info", "1, with the version.", labels=["version"])
-        build.add_metric([self._version], 1)
+        build = gauge("mcpgate_build_info", "1, with the version.", labels=["version"])
+        build.add([self._version], 1)
         yield build
         yield from self._traffic(servers)
-        events = CounterMetricFamily("mcpgate_events", "Events by name.", labels=["event"])
+        events = counter("mcpgate_events", "Events by name.", labels=["event"])
         for event in sorted({*KNOWN_EVENTS, *meters.events}):
-            events.add_metric([event], meters.events.get(event, 0))
+            events.add([event], meters.events.get(event, 0))
         yield events
         yield from self._population(servers)
         yield from self._lives(servers)
         yield from self._containers()
-        expiry = GaugeMetricFamily(
+        expiry = gauge(
             "mcpgate_certificate_expiry_timestamp_seconds",
             "When a certificate ends, Unix time.",
             labels=["name"],
         )
         for certificate in self._certificates():
-            expiry.add_metric([certificate.name], certificate.expires_at)
+            expiry.add([certificate.name], certificate.expires_at)
         yield expiry
         yield from self._reactor()
         for name, (text, reading) in sorted(self._gauges.items()):
-            yield GaugeMetricFamily(f"mcpgate_{name}", text, reading())
+            yield gauge(f"mcpgate_{name}", text, reading())
 
-    def _traffic(self, servers: list[str]) -> Iterable[Metric]:
+    def _traffic(self, servers: list[str]) -> Iterable[Family]:
         meters = self._meters
-        requests = CounterMetricFamily(
-            "mcpgate_requests", "Answered requests.", labels=["server", "status"]
-        )
+        requests = counter("mcpgate_requests", "Answered requests.", labels=["server", "status"])
         counts = {(server, 200): 0 for server in servers} | dict(meters.requests)
         for (server, status), count in sorted(counts.items()):
-            requests.add_metric([server, str(status)], count)
+            requests.add([server, str(status)], count)
         yield requests
-        duration = HistogramMetricFamily(
+        duration = histogram(
             "mcpgate_request_duration_seconds",
             "From a request's head to the end of its answer.",
             labels=["server"],
@@ -181,22 +171,22 @@ class GateCollector(Collector):
             for index, bound in enumerate((*REQUEST_BUCKETS_S, None)):
                 total += meters.request_buckets.get((server, index), 0)
                 buckets.append(("+Inf" if bound is None else str(bound), total))
-            duration.add_metric([server], buckets, meters.request_s.get(server, 0.0))
+            duration.add_buckets([server], buckets, meters.request_s.get(server, 0.0))
         yield duration
         for name, text, value in (
             ("received_body_bytes", "Body bytes from clients.", meters.bytes_in),
             ("sent_body_bytes", "Body bytes to clients.", meters.bytes_out),
             ("connections_accepted", "Client connections accepted.", meters.connections_total),
         ):
-            yield CounterMetricFamily(f"mcpgate_{name}", text, value)
+            yield counter(f"mcpgate_{name}", text, value)
         for name, text, value in (
             ("connections", "Open client connections.", meters.connections),
             ("streams", "Open event streams and upgraded connections.", meters.streams),
             ("calls_in_work", "Calls not answered yet.", meters.calls_in_work),
         ):
-            yield GaugeMetricFamily(f"mcpgate_{name}", text, value)
+            yield gauge(f"mcpgate_{name}", text, value)
 
-    def _reactor(self) -> Iterable[Metric]:
+    def _reactor(self) -> Iterable[Family]:
         meters = self._meters
         for name, text, value in (
             (
@@ -216,8 +206,8 @@ class GateCollector(Collector):
                 meters.longest_collection_s,
             ),
         ):
-            yield GaugeMetricFamily(f"mcpgate_{name}", text, value)
-        lateness = HistogramMetricFamily(
+            yield gauge(f"mcpgate_{name}", text, value)
+        lateness = histogram(
             "mcpgate_reactor_lateness_seconds",
             "How late a timer came that is due every 50 ms.",
         )
@@ -225,13 +215,11 @@ class GateCollector(Collector):
         for count, bound in zip(meters.lag_buckets, (*TURN_BUCKETS_S, None), strict=True):
             total += count
             buckets.append(("+Inf" if bound is None else str(bound), total))
-        lateness.add_metric([], buckets, meters.lags_s)
+        lateness.add_buckets([], buckets, meters.lags_s)
         yield lateness
 
-    def _population(self, servers: list[str]) -> Iterable[Metric]:
-        instances = GaugeMetricFamily(
-            "mcpgate_instances", "Instances by state.", labels=["server", "state"]
-        )
+    def _population(self, servers: list[str]) -> Iterable[Family]:
+        instances = gauge("mcpgate_instances", "Instances by state.", labels=["server", "state"])
         shown = [state.value for state in InstanceState if state is not InstanceState.ABSENT]
         shown.append(UNRESPONSIVE)
         counts = {(server, state): 0 for server in servers for state in shown}
@@ -244,25 +232,25 @@ class GateCollector(Collector):
             if view.state in (InstanceState.RUNNING.value, UNRESPONSIVE):
                 limits[name] = limits.get(name, 0) + view.memory_limit_bytes
         for (server, state), count in sorted(counts.items()):
-            instances.add_metric([server, state], count)
+            instances.add([server, state], count)
         yield instances
         for name, text, amounts in (
             ("memory_bytes", "Memory of all instances of a server.", memory),
             ("memory_limit_bytes", "Memory all running instances of a server may use.", limits),
             ("processes", "Processes and threads of all instances of a server.", processes),
         ):
-            used = GaugeMetricFamily(f"mcpgate_instances_{name}", text, labels=["server"])
+            used = gauge(f"mcpgate_instances_{name}", text, labels=["server"])
             for server, amount in sorted(amounts.items()):
-                used.add_metric([server], amount)
+                used.add([server], amount)
             yield used
-        sessions = GaugeMetricFamily("mcpgate_sessions", "Live sessions.", labels=["server"])
+        sessions = gauge("mcpgate_sessions", "Live sessions.", labels=["server"])
         for server, count in sorted(
             ({server: 0 for server in servers} | dict(self._sessions())).items()
         ):
-            sessions.add_metric([server], count)
+            sessions.add([server], count)
         yield sessions
 
-    def _lives(self, servers: list[str]) -> Iterable[Metric]:
+    def _lives(self, servers: list[str]) -> Iterable[Family]:
         """What became of instances, by server: counted, so that those gone still count."""
         meters = self._meters
         for name, text, counts in (
@@ -270,38 +258,38 @@ class GateCollector(Collector):
             ("cpu_seconds", "Processor time of instances.", meters.cpu_s),
             ("oom_kills", "Kills in containers for want of memory.", meters.oom_kills),
         ):
-            family = CounterMetricFamily(f"mcpgate_instance_{name}", text, labels=["server"])
+            family = counter(f"mcpgate_instance_{name}", text, labels=["server"])
             for server in sorted({*servers, *counts}):
-                family.add_metric([server], counts.get(server, 0))
+                family.add([server], counts.get(server, 0))
             yield family
-        exits = CounterMetricFamily(
+        exits = counter(
             "mcpgate_instance_exits", "Instances that ended.", labels=["server", "reason"]
         )
         shown = {(server, reason) for server in servers for reason in _EXITS}
         for server, reason in sorted({*shown, *meters.exits}):
-            exits.add_metric([server, reason], meters.exits.get((server, reason), 0))
+            exits.add([server, reason], meters.exits.get((server, reason), 0))
         yield exits
 
-    def _containers(self) -> Iterable[Metric]:
+    def _containers(self) -> Iterable[Family]:
         engine = self._engine()
-        up = GaugeMetricFamily("mcpgate_engine_up", "1 while the container engine answers.")
-        calls = CounterMetricFamily(
+        up = gauge("mcpgate_engine_up", "1 while the container engine answers.")
+        calls = counter(
             "mcpgate_engine_calls", "Calls to the container engine.", labels=["outcome"]
         )
         if engine is not None:
-            up.add_metric([], engine.answering)
+            up.add([], engine.answering)
             for outcome, count in sorted(engine.calls.items()):
-                calls.add_metric([outcome], count)
+                calls.add([outcome], count)
         yield up
         yield calls
-        present = GaugeMetricFamily(
+        present = gauge(
             "mcpgate_image_present",
             "1 when the image of a server is there, 0 when not.",
             labels=["server"],
         )
         for image in self._images():
             for server in image.servers if image.state != "unknown" else ():
-                present.add_metric([server], image.state == "present")
+                present.add([server], image.state == "present")
         yield present
 
 
@@ -323,10 +311,9 @@ class Metrics:
 
     def __init__(self, collector: GateCollector, apart: Apart = _here) -> None:
         self._collector = collector
-        self._process = ProcessCollector(registry=CollectorRegistry(auto_describe=False))
         self._apart = apart
 
     def render(self) -> Deferred[bytes]:
         """Give the exposition of this moment."""
         frozen = self._collector.frozen()
-        return self._apart(lambda: exposition((*frozen.collect(), *self._process.collect())))
+        return self._apart(lambda: exposition((*frozen.collect(), *process_families())))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 from mcpgate.http.fields import Fields
 from mcpgate.http.heads import Peer
@@ -21,6 +22,18 @@ _HOST = re.compile(rb"[A-Za-z0-9._\-\[\]:]{1,255}")
 
 # It becomes part of paths we write, in headers, events and pages.
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]{1,64}){1,8}")
+
+#: Whoever sends one of these passes on somebody else's request.
+FORWARDING: Final = frozenset(
+    {
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
 
 _MAX_HOPS = 32
 _REMEMBERED = 1024

@@ -74,7 +74,7 @@ class MetricPageTests(SynchronousTestCase):
         collector = GateCollector(
             Meters(), version="1", servers=lambda: ["notes"], instances=tuple, sessions=dict
         )
-        exported = {(family.name, family.type) for family in collector.collect()}
+        exported = {(family.name, family.kind) for family in collector.collect()}
         listed = re.findall(
             r"^   \* - ``(mcpgate_\w+)``\n     - (\w+)$", reference("metrics"), re.MULTILINE
         )

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
@@ -25,10 +26,10 @@ from mcpgate.web.pages.control import (
     SOCKET_NAME,
     Chosen,
     ControlService,
-    ControlTree,
     ControlView,
     Tidying,
 )
+from mcpgate.web.pages.control_tree import make_site
 
 SESSION_ID = "canary-session-id-0123"
 MAIN = "import sys; from mcpgate.cli import main; sys.exit(main())"
@@ -74,14 +75,16 @@ class ControlSocketTests(TestCase):
             reload=lambda: succeed([]),
         )
         self.reactor = reactor
-        self.tree = ControlTree(view, make_id=lambda: "r-1").resource()
+        clock: Any = reactor
+        self.site = make_site(view, make_id=lambda: "r-1", clock=clock)
         self.service = self.make()
         self.service.startService()
         self.addCleanup(self.service.stopService)
 
     def make(self) -> ControlService:
         """Make a service for the same directory."""
-        return ControlService(self.reactor, self.directory, self.tree)  # type: ignore[arg-type]  # a module
+        running: Any = self.reactor
+        return ControlService(running, self.directory, lambda: succeed(self.site))
 
     def logs(self, chosen: Chosen) -> Mapping[str, Sequence[str]] | None:
         """Know one server."""

@@ -30,12 +30,10 @@ from mcpgate.gate.access import (
     CachedAuthenticator,
     FailureBudget,
     KeyDigest,
-    OutboundClient,
-    RemoteAuthenticator,
-    RemoteCheck,
     Revocations,
-    make_remote,
 )
+from mcpgate.gate.access.outbound import OutboundClient
+from mcpgate.gate.access.remote import RemoteAuthenticator, RemoteCheck, make_remote
 from mcpgate.model import Caller, Secret
 from mcpgate.telemetry.meters import Meters
 

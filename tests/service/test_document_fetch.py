@@ -15,10 +15,11 @@ from twisted.web.client import ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from mcpgate.config.rest import DOCUMENT_BYTES
+from mcpgate.gate.access import outbound
 from mcpgate.gate.access.outbound import BadAnswerError, PrivateAddressError
 from mcpgate.model import RESTSource, ServerSpec, Transport
-from mcpgate.service import document_fetch
-from mcpgate.service.document_fetch import FETCH_S, Fetched, NotHadError, Outbound, fetch
+from mcpgate.service.document_fetch import FETCH_S, Fetched, fetch
+from mcpgate.service.document_outbound import NotHadError, Outbound
 from mcpgate.stores.document_files import Origin
 from tests.gate.access.test_remote import FakeResponse
 
@@ -133,10 +134,10 @@ class FetchTests(SynchronousTestCase):
                 made.append("closed")
                 return succeed(None)
 
-        self.patch(document_fetch, "OutboundClient", Client)
-        outbound = Outbound(object())
+        self.patch(outbound, "OutboundClient", Client)
+        asking = Outbound(object())
         for source in (SOURCE, SOURCE, replace(SOURCE, allow_private=True)):
-            outbound.ask(source, [])
-        self.successResultOf(outbound.close())
+            asking.ask(source, [])
+        self.successResultOf(asking.close())
         sent: Any = ("GET", SOURCE.url, [], None)
         self.assertEqual(made, [True, sent, sent, False, sent, "closed", "closed"])

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.telemetry.exposition import exposition
+from mcpgate.telemetry.families import counter, gauge, histogram
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.metrics import KNOWN_EVENTS, GateCollector, Metrics
 from mcpgate.telemetry.views import CertificateView, EngineView, ImageView, InstanceView
@@ -201,21 +202,38 @@ class ExpositionTests(SynchronousTestCase):
     def test_same_meaning(self) -> None:
         """Both write what reads the same, whatever stands in labels."""
         odd = 'a"b\\c\nd\u00e4,}{='
-        counter = CounterMetricFamily("a_thing", "Help\\ of\nit.", labels=["one", "two"])
-        counter.add_metric([odd, ""], 3)
-        counter.add_metric(["x", odd], 1e21)
-        gauge = GaugeMetricFamily("b", "B.", labels=["one"])
-        for number, value in enumerate((float("inf"), float("-inf"), 0.1, -7)):
-            gauge.add_metric([str(number)], value)
-        histogram = HistogramMetricFamily("c", "C.", labels=["server"])
-        histogram.add_metric([odd], [("0.1", 2), ("+Inf", 5)], 7.5)
-        plain = GaugeMetricFamily("d", "D.", float("nan"))
-        empty = GaugeMetricFamily("e", "E.", labels=["one"])
-        families = [counter, gauge, histogram, plain, empty]
+        numbers = [float("inf"), float("-inf"), 0.1, -7]
+        buckets = [("0.1", 2.0), ("+Inf", 5.0)]
+        ours = [
+            counter("a_thing", "Help\\ of\nit.", labels=["one", "two"]),
+            gauge("b", "B.", labels=["one"]),
+            histogram("c", "C.", labels=["server"]),
+            gauge("d", "D.", float("nan")),
+            gauge("e", "E.", labels=["one"]),
+            counter("f", "F.", 3),
+        ]
+        ours[0].add([odd, ""], 3)
+        ours[0].add(["x", odd], 1e21)
+        for number, value in enumerate(numbers):
+            ours[1].add([str(number)], value)
+        ours[2].add_buckets([odd], buckets, 7.5)
+        theirs = [
+            things := CounterMetricFamily("a_thing", "Help\\ of\nit.", labels=["one", "two"]),
+            many := GaugeMetricFamily("b", "B.", labels=["one"]),
+            spread := HistogramMetricFamily("c", "C.", labels=["server"]),
+            GaugeMetricFamily("d", "D.", float("nan")),
+            GaugeMetricFamily("e", "E.", labels=["one"]),
+            CounterMetricFamily("f", "F.", 3),
+        ]
+        things.add_metric([odd, ""], 3)
+        things.add_metric(["x", odd], 1e21)
+        for number, value in enumerate(numbers):
+            many.add_metric([str(number)], value)
+        spread.add_metric([odd], buckets, 7.5)
 
         class All(Collector):
             def collect(self) -> list[Metric]:
-                return families
+                return theirs
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(All())
@@ -228,4 +246,4 @@ class ExpositionTests(SynchronousTestCase):
                     told.append(f"{sample.name} {list(sample.labels.items())} {sample.value}")
             return told
 
-        self.assertEqual(read(exposition(families)), read(generate_latest(registry)))
+        self.assertEqual(read(exposition(ours)), read(generate_latest(registry)))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
-
-import json5
 
 from mcpgate.config.dialects.docker_run import is_docker_run, take_docker_run
 from mcpgate.config.dialects.entries import (
@@ -56,6 +53,8 @@ def read_servers(text: str, name: str, environ: Mapping[str, str]) -> Taken:
     if bare.startswith(("{", "[", "//", "/*")) and not bare.startswith("[mcp_servers"):
         return _document(_json(bare), name, environ)
     if re.search(r"^\s*\[mcp_servers[.\]]", bare, re.MULTILINE):
+        import tomllib  # noqa: PLC0415 - few files need it
+
         try:
             return _document(tomllib.loads(bare), name, environ)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -70,6 +69,8 @@ def _json(text: str) -> object:
     except RecursionError:
         raise NotTakenError("The file is nested too deeply.") from None
     except ValueError as strict:
+        import json5  # noqa: PLC0415 - few files need it, and it is large
+
         try:
             return json5.loads(text, allow_duplicate_keys=False)
         except RecursionError:

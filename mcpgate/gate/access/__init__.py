@@ -5,6 +5,9 @@ Authenticators are an onion.  For a static section a `StaticAuthenticator`; for 
 ``CachedAuthenticator(FailureBudget(Breaker(RemoteAuthenticator)))``; several sections together
 `AnyOf`.  A request is served from `IAuthenticator.remembered` if it can be, else it goes through
 `Lockout.authenticate`.
+
+What asks others (`mcpgate.gate.access.remote` and ``outbound``) comes with an HTTP client, and is
+imported by those that need it.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ from mcpgate.gate.access.credentials import extract
 from mcpgate.gate.access.digest import KeyDigest, SecretFileError, load_secret
 from mcpgate.gate.access.keyfile import KeyFileError
 from mcpgate.gate.access.lockout import Lockout
-from mcpgate.gate.access.outbound import OutboundClient
-from mcpgate.gate.access.remote import RemoteAuthenticator, RemoteCheck, make_remote
 from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.access.static import StaticAuthenticator
 
@@ -33,14 +34,10 @@ __all__ = [
     "KeyFileError",
     "Lockout",
     "Memory",
-    "OutboundClient",
-    "RemoteAuthenticator",
-    "RemoteCheck",
     "Revocations",
     "SecretFileError",
     "StaticAuthenticator",
     "extract",
     "load_secret",
-    "make_remote",
     "unauthenticated_fields",
 ]

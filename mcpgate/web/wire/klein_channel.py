@@ -36,20 +36,10 @@ from mcpgate.http.strictness import connection_tokens
 from mcpgate.http.writing import request_head
 from mcpgate.interfaces import IInbound
 from mcpgate.model import KIB, MIB
+from mcpgate.web.forwarding import FORWARDING
 from mcpgate.web.refusal import refuse
 
 # Of one connection, not of the request; or written anew.
-#: Whoever sends one of these passes on somebody else's request.
-FORWARDING: Final = frozenset(
-    {
-        b"forwarded",
-        b"via",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-real-ip",
-    }
-)
 _NOT_REPLAYED: Final = frozenset(
     {
         b"connection",

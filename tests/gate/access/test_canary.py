@@ -19,13 +19,12 @@ from mcpgate.gate.access import (
     CachedAuthenticator,
     FailureBudget,
     Lockout,
-    RemoteAuthenticator,
-    RemoteCheck,
     Revocations,
     StaticAuthenticator,
     extract,
 )
 from mcpgate.gate.access.keyfile import changing, make_entry
+from mcpgate.gate.access.remote import RemoteAuthenticator, RemoteCheck
 from mcpgate.http.fields import Fields
 from mcpgate.model import Secret
 from mcpgate.telemetry.meters import Meters

@@ -11,13 +11,14 @@ from typing import Any
 
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IProtocolFactory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import readBody
 from twisted.web.iweb import IBodyProducer, IResponse
 from twisted.web.resource import Resource
+from twisted.web.server import Site
 from zope.interface import implementer
 
 from mcpgate.errors import Overloaded, RuntimeUnavailable
@@ -31,12 +32,12 @@ from mcpgate.web.pages.control import (
     Asked,
     Chosen,
     ControlService,
-    ControlTree,
     ControlView,
     PinsAsked,
     Tidying,
     peer_uid,
 )
+from mcpgate.web.pages.control_tree import ControlTree
 
 SESSION = SessionView(
     label="12345678",
@@ -367,13 +368,19 @@ class PeerTests(SynchronousTestCase):
         """Start the service on a reactor in memory."""
         self.reactor = MemoryReactorClock()
         self.directory = Path(self.mktemp())
-        self.service = ControlService(self.reactor, self.directory, Resource())
+        self.sites: list[Deferred[IProtocolFactory]] = []
+        self.service = ControlService(self.reactor, self.directory, self.site)
         self.service.startService()
         ((address, self.factory, _, mode, lock),) = self.reactor.unixServers
         self.assertEqual(address, str(self.directory / "control.sock"))
         self.assertEqual((mode, lock), (0o600, True))
 
-    def connect(self, uid: int | None) -> StringTransport:
+    def site(self) -> Deferred[IProtocolFactory]:
+        """Be asked for what serves."""
+        self.sites.append(Deferred())
+        return self.sites[-1]
+
+    def connect(self, uid: int | None, *, loaded: bool = True) -> StringTransport:
         """Connect as a user, send a request."""
 
         class Handle:
@@ -386,6 +393,10 @@ class PeerTests(SynchronousTestCase):
         transport.getHandle = Handle  # type: ignore[attr-defined]  # as a Unix server has it
         protocol = self.factory.buildProtocol(None)
         protocol.makeConnection(transport)
+        if self.sites and loaded:
+            self.assertEqual(transport.producerState, "paused")
+            self.sites.pop().callback(Site(Resource(), reactor=self.reactor))
+            self.assertEqual(transport.producerState, "producing")
         protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n")
         self.protocol = protocol
         return transport
@@ -395,6 +406,20 @@ class PeerTests(SynchronousTestCase):
         for uid in (os.geteuid(), 0):
             self.assertIn(b"HTTP/1.1 404", self.connect(uid).value())
             self.protocol.connectionLost()
+
+    def test_gone_before_the_tree_is_there(self) -> None:
+        """Who does not wait for the tree to be loaded does no harm."""
+        transport = self.connect(0, loaded=False)
+        self.protocol.connectionLost()
+        self.sites.pop().callback(Site(Resource(), reactor=self.reactor))
+        self.assertEqual(transport.value(), b"")
+
+    def test_no_tree(self) -> None:
+        """A tree that can not be loaded is told in the log, and the connection is cut."""
+        transport = self.connect(0, loaded=False)
+        self.sites.pop().errback(ImportError("no klein"))
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(ImportError)), 1)
 
     def test_others(self) -> None:
         """Others, and those the kernel does not know, are cut off without a word."""
@@ -416,7 +441,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_long_path(self) -> None:
         """A state directory too deep for a socket is refused with the remedy."""
-        service = ControlService(self.reactor, Path("/x" * PATH_BYTES), Resource())
+        service = ControlService(self.reactor, Path("/x" * PATH_BYTES), self.site)
         with self.assertRaises(OSError) as caught:
             service.startService()
         self.assertIn("shorter state_dir", str(caught.exception))
