@@ -17,6 +17,7 @@ help:
 	@echo "make functional  only the tests with real sockets, processes and servers"
 	@echo "make workers     the tests of sessions, limits, pooling and bridging with two workers"
 	@echo "make docs        build the documentation into docs/_build/html"
+	@echo "make test SHARDS=1   the same, one test after the other"
 	@echo "make bench       measure the gate beside others (python -m bench --help)"
 	@echo "make clean       remove what the others made"
 
@@ -78,9 +79,12 @@ workers: $(VENV)/made parts
 	MCPGATE_WORKERS=$(WORKERS) MCPGATE_REAL_PARTS=$(abspath $(LAB)) \
 	$(BIN)/trial $(TRIAL_FLAGS) $(BEHIND_WORKERS:%=tests.functional.test_%)
 
+# Most tests wait for other processes most of the time: so many of them run at the same time.
+SHARDS ?= $(shell [ $$(nproc 2>/dev/null || echo 1) -gt 1 ] && echo 3 || echo 1)
+
 coverage: $(VENV)/made parts
 	$(BIN)/coverage erase
-	MCPGATE_REAL_PARTS=$(abspath $(LAB)) $(BIN)/coverage run -m twisted.trial $(TRIAL_FLAGS) tests
+	MCPGATE_REAL_PARTS=$(abspath $(LAB)) $(BIN)/python tests/run_shards.py $(SHARDS) $(TRIAL_FLAGS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 
