@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from mcpgate.errors import BackendTimeout, BackendUnavailable
+from mcpgate.errors import BackendTimeout, BackendUnavailable, GateError
 from mcpgate.interfaces import IInstance, IRuntime, IUpstream
 from mcpgate.model import Caller, Exit, InstanceKey, Isolation, Launch, Secret, ServerSpec
 from mcpgate.runtime.instance import Running
@@ -214,6 +214,12 @@ class Starter:
             )
         except (TimeoutError, CancelledError):
             log.error("Instance {instance} does not stop", instance=instance.instance_id)
+        except GateError as error:
+            log.warn(
+                "Instance {instance} was not stopped: {why}",
+                instance=instance.instance_id,
+                why=error.detail,
+            )
         except Exception:
             # A border: a runtime's failure must not leave the pool waiting for ever.
             log.failure("Stopping {instance} failed", instance=instance.instance_id)
@@ -224,6 +230,10 @@ class Starter:
         """Remove what a stopped copy left; answers in any case."""
         try:
             await self._runtime(spec).remove(key).addTimeout(60.0, self._clock)
+        except (GateError, TimeoutError) as error:
+            # What is left is found again by the runtime's `adopt`.
+            why = error.detail if isinstance(error, GateError) else "it takes too long"
+            log.warn("What is left of {server} was not removed: {why}", server=key.server, why=why)
         except Exception:
-            # A border, as above: what is left is found again by the runtime's `adopt`.
+            # A border, as above.
             log.failure("Removing what is left of {server} failed", server=key.server)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -955,6 +955,19 @@ class StopTests(PoolTestCase):
             self.clock.advance(0)
         self.assertEqual(self.pool.instances(), [])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_engine_that_is_gone(self) -> None:
+        """That the engine does not answer is no fault of ours: it is told without a traceback."""
+        for failing in ("stop", "remove"):
+            self.leased("a")
+            setattr(self.runtime, failing, lambda *_: fail(RuntimeUnavailable()))
+            self.pool.stop(InstanceKey("toy", owner("a")))
+            self.pool.forget(owner("a"))
+            for _ in range(4):
+                self.clock.advance(0)
+            self.assertEqual(self.pool.instances(), [])
+            self.assertEqual(self.flushLoggedErrors(), [])
+            delattr(self.runtime, failing)
 
 
 class ReportTests(PoolTestCase):
