@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tests.functional.gate_process import Answer, GateProcess
+from tests.functional.gate_process import PATIENT_S, Answer, GateProcess
 
 INITIALIZE = {
     "protocolVersion": "2025-06-18",
@@ -134,7 +134,7 @@ class Waiting:
         """Whether it is answered, or has failed."""
         return not self._thread.is_alive()
 
-    def answer(self, timeout_s: float = 30.0) -> Answer:
+    def answer(self, timeout_s: float = PATIENT_S) -> Answer:
         """
         Wait for the answer.
 

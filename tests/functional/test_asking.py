@@ -184,4 +184,4 @@ class SessionTests(TestCase):
         self.assertIn("Europe/Prague", ran.stdout)
         self.assertTrue(ran.stdout.endswith("convert_time\n"), ran.stdout)
         self.assertNotIn("Traceback", ran.stdout + ran.stderr)
-        wait_for(lambda: not processes_below(place), "the gate's end", 20)
+        wait_for(lambda: not processes_below(place), "the gate's end")

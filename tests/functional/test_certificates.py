@@ -61,7 +61,7 @@ class CertificateTests(TestCase):
         os.kill(self.gate.pid, signal.SIGHUP)
 
         self.trust("two")
-        wait_for(self.sees_two, "the new certificate is shown", 6)
+        wait_for(self.sees_two, "the new certificate is shown")
         connection.request("GET", "/health")
         self.assertEqual(connection.getresponse().status, 200)
         connection.close()
@@ -70,7 +70,7 @@ class CertificateTests(TestCase):
         """Files that are no certificate are logged, and the old one is shown on."""
         (self.gate.directory / "live.pem").write_text("half a certif")
         os.kill(self.gate.pid, signal.SIGHUP)
-        wait_for(lambda: "live.pem" in self.gate.log_text(), "it is logged", 6)
+        wait_for(lambda: "live.pem" in self.gate.log_text(), "it is logged")
         self.assertEqual(self.shown(), self.certificates["one"])
 
     def sees_two(self) -> bool:
@@ -84,7 +84,7 @@ class CertificateTests(TestCase):
         """Replaced files are noticed within seconds."""
         self.install("two")
         self.trust("two")
-        wait_for(self.sees_two, "the new certificate is shown", 8)
+        wait_for(self.sees_two, "the new certificate is shown")
 
 
 class HTTP2Tests(TestCase):

@@ -140,7 +140,7 @@ class CommandTests(TestCase):
     def test_new_key(self) -> None:
         """A key that is added works within seconds."""
         other = Client(self.gate, "io", self.gate.add_key("ann"))
-        wait_for(lambda: other.initialize().status == 200, "the key is known", 6)
+        wait_for(lambda: other.initialize().status == 200, "the key is known")
         names = {one["name"] for one in self.gate.told("keys", "list")}
         self.assertEqual(names, {"joe", "ann"})
 

@@ -38,7 +38,7 @@ MAIN = "import sys; from mcpgate.cli import main; sys.exit(main())"
 class ControlSocketTests(TestCase):
     """`ControlService` and the commands."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         """Run a control socket over a session table."""

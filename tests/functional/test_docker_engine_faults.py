@@ -19,7 +19,7 @@ from tests.functional.docker_engine import PrivateEngine
 class EngineFaultTests(TestCase):
     """What the engine does must not cost more than it has to."""
 
-    timeout = 120
+    timeout = 300
 
     def make(self, *options: str) -> tuple[PrivateEngine, DockerBed]:
         """Start an engine and a runtime over it."""

@@ -50,7 +50,7 @@ class Held:
             fewer = threads <= self.before[0] + 8 and descriptors <= self.before[1] + 8
             return fewer and len(self.bed.containers(all=True)) == containers
 
-        wait_for(settled, f"all is given back: {self.before}, now {self.now()}", 40)
+        wait_for(settled, f"all is given back: {self.before}, now {self.now()}")
 
 
 class EngineTests(TestCase):
@@ -260,7 +260,7 @@ class ContainerFaultTests(TestCase):
         self.assertLess(time.monotonic() - begun, 8.0)
         self.assertIn(answer.status, (503, 504))
         self.assertIn(answer.error["code"], (-31001, -31002, -31004))
-        wait_for(lambda: not bed.containers(), "it is stopped", 15)
+        wait_for(lambda: not bed.containers(), "it is stopped")
 
     def secret_of(self, bed: DockerGate, box: dict[str, Any]) -> str:
         """Give the token of a container's user."""

@@ -217,14 +217,14 @@ class ColdTests(LifeCase):
         bed = self.begin(pipe=NOBODYS + "warm = 1\n", start=False)
         ann, ben = (Client(bed.gate, "free", key) for key in bed.gate.add_keys(2))
         bed.gate.start()
-        wait_for(lambda: self.states(bed) == [("warm", "running")], "one is ready", 30)
+        wait_for(lambda: self.states(bed) == [("warm", "running")], "one is ready")
         (spare,) = bed.containers()
         self.assertTrue(spare["Config"]["Labels"]["mcpgate.owner"].startswith("warm-"))
         ann.initialize()
         self.assertEqual(tool(ann, "count"), 1)
         self.assertIn(spare["Id"], self.running(bed))
-        wait_for(lambda: len(self.running(bed)) == 2, "another one is started", 30)
-        wait_for(lambda: ("warm", "running") in self.states(bed), "it is ready", 30)
+        wait_for(lambda: len(self.running(bed)) == 2, "another one is started")
+        wait_for(lambda: ("warm", "running") in self.states(bed), "it is ready")
         networks = [set(box["NetworkSettings"]["Networks"]) for box in bed.containers()]
         self.assertFalse(networks[0] & networks[1])
         (unused,) = set(self.running(bed)) - {spare["Id"]}
@@ -233,7 +233,7 @@ class ColdTests(LifeCase):
         bed.gate.start()
         self.assertEqual(tool(ann, "count"), 2)
         self.assertNotIn(unused, self.running(bed))
-        wait_for(lambda: ("warm", "running") in self.states(bed), "another one is ready", 30)
+        wait_for(lambda: ("warm", "running") in self.states(bed), "another one is ready")
         ben.initialize()
         self.assertEqual(tool(ben, "count"), 1)
         self.assertEqual(tool(ann, "count"), 3)
@@ -242,10 +242,9 @@ class ColdTests(LifeCase):
         wait_for(
             lambda: spare["Id"] not in {box["Id"] for box in bed.containers(all=True)},
             "it is removed",
-            15,
         )
         self.assertEqual(tool(ann, "count"), 1)
-        wait_for(lambda: ("warm", "running") in self.states(bed), "another one is ready", 30)
+        wait_for(lambda: ("warm", "running") in self.states(bed), "another one is ready")
         bed.gate.stop()
         left = [box["Config"]["Labels"]["mcpgate.owner"] for box in bed.containers(all=True)]
         names = [box["Name"] for box in bed.containers(all=True)]
@@ -258,18 +257,18 @@ class ColdTests(LifeCase):
         bed = self.begin(pipe=pipe, start=False)
         ann = Client(bed.gate, "free", bed.gate.add_key("ann"))
         bed.gate.start()
-        wait_for(lambda: self.states(bed) == [("warm", "running")], "one is ready", 30)
+        wait_for(lambda: self.states(bed) == [("warm", "running")], "one is ready")
         (spare,) = self.running(bed)
         ann.initialize()
         self.assertEqual(tool(ann, "count"), 1)
         self.assertIn(spare, self.running(bed))
-        wait_for(lambda: len(self.running(bed)) == 2, "another one is started", 30)
+        wait_for(lambda: len(self.running(bed)) == 2, "another one is started")
 
 
 class ReplacementTests(TrialCase):
     """A pool over a real engine, in this process: its entries can change while it runs."""
 
-    timeout = 120
+    timeout = 300
 
     def setUp(self) -> None:
         """Make it."""

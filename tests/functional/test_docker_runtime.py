@@ -52,7 +52,7 @@ class DockerRuntimeContractTests(make_runtime_tests(fixture)):  # type: ignore[m
 class DockerRuntimeTests(TestCase):
     """What only containers have."""
 
-    timeout = 120
+    timeout = 300
 
     def setUp(self) -> None:
         """Make a runtime."""

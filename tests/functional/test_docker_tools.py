@@ -105,13 +105,13 @@ class ToolTests(TestCase):
             one = image()
             return one if one["state"] == "pulling" and (one["percent"] or 0) > 0 else None
 
-        seen = wait_for(pulling, "the pull is told of", 15) or {}
+        seen = wait_for(pulling, "the pull is told of") or {}
         self.assertRegex(seen["progress"], r"^0 of 1 layers, \d+\.\d of 8\.0 MiB$")
         self.assertLess(seen["percent"], 100.0)
         stats = json.loads(page(bed, "/stats?format=json"))
         self.assertIn("pulling", {one["state"] for one in stats["images"]})
         self.assertIn("pulling", bed.gate.command("ps", "--images").stdout)
-        wait_for(lambda: image()["state"] == "present", "the pull is over", 40)
+        wait_for(lambda: image()["state"] == "present", "the pull is over")
         self.assertEqual(image()["digest"], registry.digest)
         log = bed.gate.log_text()
         self.assertRegex(log, rf"Pulling image {registry.image}: 0 of 1 layers, \d")
@@ -222,7 +222,7 @@ class ToolTests(TestCase):
         for one in (ada, pipe):
             one.initialize()
         bed.gate.kill()
-        wait_for(lambda: len(bed.containers()) == 1, "the one on stdio has ended", 15)
+        wait_for(lambda: len(bed.containers()) == 1, "the one on stdio has ended")
         (told,) = [one for one in bed.gate.told("cleanup") if one["kind"] == "container"]
         self.assertEqual((told["server"], told["why"]), ("pipe", "stopped"))
         (left,) = bed.containers(all=True)

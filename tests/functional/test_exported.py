@@ -107,7 +107,7 @@ class NginxTests(TestCase):
                 stderr=errors,
             )
         self.addCleanup(self.end_nginx)
-        wait_for(self.answers, "nginx answers", 20)
+        wait_for(self.answers, "nginx answers")
         # It has nothing to say against the site.
         self.assertEqual(log.read_text(), "")
 

@@ -74,7 +74,7 @@ class HealthCase(TestCase):
 
     def wait_unresponsive(self, server: str) -> None:
         """Wait until the gate has noticed."""
-        wait_for(lambda: self.in_state(server, "unresponsive"), "it is unresponsive", 15)
+        wait_for(lambda: self.in_state(server, "unresponsive"), "it is unresponsive")
 
 
 class HangingTests(HealthCase):
@@ -86,12 +86,12 @@ class HangingTests(HealthCase):
         client = self.client("io")
         pid = int(client.call("pid").text)
         rest(2)
-        wait_for(lambda: self.in_state("io", "running"), "it is well", 5)
+        wait_for(lambda: self.in_state("io", "running"), "it is well")
         self.freeze(pid)
         self.wait_unresponsive("io")
-        wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
+        wait_for(lambda: self.event("health_replaced"), "it is replaced")
         self.assertNotEqual(int(client.call("pid").text), pid)
-        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "it has ended", 10)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "it has ended")
         self.assertTrue(self.in_state("io", "running"))
         self.assertIn("nothing was heard of it", self.gate.log_text())
 
@@ -111,7 +111,7 @@ class HangingTests(HealthCase):
         self.assertEqual((server["state"], server["running"]), ("unresponsive", 0))
         self.assertIn("HEARD", self.gate.command("ps").stdout)
         os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: self.in_state("io", "running"), "it is back", 10)
+        wait_for(lambda: self.in_state("io", "running"), "it is back")
         self.assertEqual(self.event("health_replaced"), 0)
 
     def test_call_in_work(self) -> None:
@@ -139,7 +139,7 @@ class HangingTests(HealthCase):
         self.assertEqual(self.event("health_replaced"), 0)
         self.freeze(pid)
         self.wait_unresponsive("web")
-        wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
+        wait_for(lambda: self.event("health_replaced"), "it is replaced")
         self.assertNotEqual(int(client.call("pid").text), pid)
 
     def test_modern(self) -> None:
@@ -161,7 +161,7 @@ class HangingTests(HealthCase):
         self.assertEqual(pid(), first)
         self.freeze(first)
         self.wait_unresponsive("io")
-        wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
+        wait_for(lambda: self.event("health_replaced"), "it is replaced")
         self.assertNotEqual(pid(), first)
 
 
@@ -179,7 +179,7 @@ class WellTests(HealthCase):
             waiting = client.begin(tool, seconds=10)
             self.wait_unresponsive("io")
             self.assertEqual(int(waiting.answer(60).text), pid)
-            wait_for(lambda: self.in_state("io", "running"), "it answers again", 10)
+            wait_for(lambda: self.in_state("io", "running"), "it answers again")
             self.assertGreaterEqual(self.event("health_missed") - before, 2)
         self.assertEqual(self.event("health_replaced"), 0)
 
@@ -198,7 +198,7 @@ class WellTests(HealthCase):
         self.begin(HANGING.format(name="io") + QUICK + "env.NO_PING = 1\n")
         client = self.client("io")
         pid = int(client.call("pid").text)
-        wait_for(lambda: self.event("health_missed") >= 3, "several misses", 20)
+        wait_for(lambda: self.event("health_missed") >= 3, "several misses")
         self.assertEqual(self.event("health_replaced"), 0)
         self.assertEqual(int(client.call("pid").text), pid)
 
@@ -206,7 +206,7 @@ class WellTests(HealthCase):
         """An idle server is stopped when it would have been, questions or not."""
         self.begin(HANGING.format(name="io") + QUICK + "idle_stop = 2s\n")
         self.client("io").call("pid")
-        wait_for(lambda: self.in_state("io", "stopped"), "it is stopped", 10)
+        wait_for(lambda: self.in_state("io", "stopped"), "it is stopped")
         rest(1.5)
         self.assertTrue(self.in_state("io", "stopped"))
 
@@ -224,7 +224,7 @@ class RealServersTests(HealthCase):
         self.begin(*(one.entry(name) + often for name, one in YARDSTICKS.items()))
         clients = {name: Client(self.gate, name, self.key) for name in YARDSTICKS}
         for client in clients.values():
-            wait_for(lambda c=client: "result" in c.initialize().message, "it answers", 60)  # type: ignore[misc]
+            wait_for(lambda c=client: "result" in c.initialize().message, "it answers")  # type: ignore[misc]
             self.assertIn("result", client.request("tools/list").message)
         before = {one["server"]: one["starts"] for one in self.gate.told("ps")}
         rest(8)
@@ -249,8 +249,8 @@ class RealServersTests(HealthCase):
         )
         self.freeze(pid)
         self.wait_unresponsive("old")
-        wait_for(lambda: self.event("health_replaced"), "it is replaced", 15)
-        wait_for(lambda: "result" in client.request("tools/list").message, "it answers", 30)
+        wait_for(lambda: self.event("health_replaced"), "it is replaced")
+        wait_for(lambda: "result" in client.request("tools/list").message, "it answers")
 
 
 class ElsewhereTests(HealthCase):
@@ -277,11 +277,11 @@ class ElsewhereTests(HealthCase):
             answer = Client(self.gate, "far", self.key).initialize()
             return answer.status == 200 and "result" in answer.message
 
-        wait_for(up, "it answers", 15)
+        wait_for(up, "it answers")
         client = self.client("far")
         self.assertEqual(client.call("count").text, "1")
         self.freeze(server.pid)
-        wait_for(lambda: self.event("health_shut"), "it is left alone", 15)
+        wait_for(lambda: self.event("health_shut"), "it is left alone")
         self.assertTrue(self.in_state("far", "unresponsive"))
         (told,) = self.gate.told("status")
         self.assertEqual(told["state"], "unresponsive")
@@ -289,7 +289,7 @@ class ElsewhereTests(HealthCase):
         self.assertEqual(error["data"]["reason"], "backend_unavailable")
         self.assertGreater(error["data"]["retryAfterMs"], 1000)
         os.kill(server.pid, signal.SIGCONT)
-        wait_for(lambda: self.in_state("far", "running"), "it is back", 10)
+        wait_for(lambda: self.in_state("far", "running"), "it is back")
         self.assertEqual(client.call("count").text, "2")
         self.assertEqual(self.event("health_replaced"), 0)
         self.assertIsNone(server.poll())

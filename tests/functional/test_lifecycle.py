@@ -15,6 +15,7 @@ from tests.functional.gate_process import (
     GATE,
     HTTP,
     NO_LIMITS,
+    PATIENT_S,
     STDIO,
     TWISTD,
     GateProcess,
@@ -40,7 +41,7 @@ class RefusalTests(TestCase):
             text=True,
             cwd=gate.directory,
             env=gate.environment(),
-            timeout=20,
+            timeout=PATIENT_S,
         )
 
     def test_bad_config(self) -> None:
@@ -86,7 +87,7 @@ class AdminListenerTests(TestCase):
         gate = GateProcess(self, GATE + STDIO + admin).start()
         self.assertEqual(gate.get("/stats").status, 404)
         for path, status in (("/stats", 401), ("/health", 200)):
-            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = HTTPConnection("127.0.0.1", port, timeout=PATIENT_S)
             connection.request("GET", path)
             self.assertEqual(connection.getresponse().status, status)
             connection.close()
@@ -97,7 +98,8 @@ class LifeTests(TestCase):
 
     def setUp(self) -> None:
         """Start it."""
-        self.gate = GateProcess(self, GATE + NO_LIMITS + STDIO + HTTP + ADMIN)
+        patient = GATE.replace("drain_timeout = 2s", "drain_timeout = 60s")
+        self.gate = GateProcess(self, patient + NO_LIMITS + STDIO + HTTP + ADMIN)
         self.key = self.gate.add_key("joe")
         self.gate.start()
 
@@ -151,32 +153,43 @@ class LifeTests(TestCase):
         client = Client(self.gate, "io", self.key)
         client.initialize()
         waiting = client.begin("slow", seconds=1.2)
-        rest(0.3)
+        self.gate.wait_for_calls(fields=self.basic("canary-of-the-admin"))
         for _ in range(3):
             os.kill(self.gate.pid, signal.SIGTERM)
             rest(0.1)
         self.assertEqual(waiting.answer().text, "slow done")
         self.gate.stop()
 
+    def refuses(self) -> bool:
+        """Tell whether it takes no new connection."""
+        try:
+            self.gate.get("/health")
+        except OSError:
+            return True
+        return False
+
     def test_draining(self) -> None:
         """A gate that ends takes no new connections, and says so on those it has."""
         client = Client(self.gate, "io", self.key)
         client.initialize()
-        waiting = client.begin("slow", seconds=1.5)
-        rest(0.3)
+        waiting = client.begin("slow", seconds=5)
+        self.gate.wait_for_calls(fields=self.basic("canary-of-the-admin"))
         os.kill(self.gate.pid, signal.SIGTERM)
-        rest(0.3)
-        self.assertRaises(OSError, self.gate.get, "/health")
+        wait_for(self.refuses, "it takes no new connections")
+        self.assertFalse(waiting.over)
         self.assertEqual(waiting.answer().text, "slow done")
         self.gate.stop()
 
     def test_calls_that_outlast_draining(self) -> None:
         """A call still in work when draining is over is refused in words, not cut off (R65)."""
+        self.gate.stop()
+        self.gate.write(GATE + NO_LIMITS + STDIO + HTTP + ADMIN)
+        self.gate.start()
         for server in ("io", "web"):
             client = Client(self.gate, server, self.key)
             client.initialize()
-            waiting = client.begin("slow", seconds=9)
-            rest(0.3)
+            waiting = client.begin("slow", seconds=60)
+            self.gate.wait_for_calls(fields=self.basic("canary-of-the-admin"))
             os.kill(self.gate.pid, signal.SIGTERM)
             self.assertIn(b"-31008", waiting.answer().body)
             self.gate.stop()
@@ -185,7 +198,7 @@ class LifeTests(TestCase):
     def test_stopped_in_the_middle_of_a_start(self) -> None:
         """A gate that is stopped while a server starts leaves nothing behind."""
         self.gate.stop()
-        self.gate.write(GATE + NO_LIMITS + STDIO + "env.SLOW_START = 20\n")
+        self.gate.write(GATE + NO_LIMITS + STDIO + "env.START_WHEN = <dir>/never\n")
         self.gate.start()
         client = Client(self.gate, "io", self.key)
         starting = Waiting(lambda: client.request("initialize", INITIALIZE))

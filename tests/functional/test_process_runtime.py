@@ -148,7 +148,7 @@ class ProcessRuntimeContractTests(make_runtime_tests(fixture)):  # type: ignore[
 class ProcessRuntimeTests(TestCase):
     """What only processes have."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         """Make the runtime."""
@@ -474,7 +474,7 @@ def owner(name: str) -> Owner:
 class ProcessPoolTests(TestCase):
     """The pool over real processes."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         """Make the pool."""
@@ -573,7 +573,7 @@ reactor.run()
 class GateDeathTests(TestCase):
     """What becomes of the children when the gate is killed."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         """Make the runtime of the gate's second life."""

@@ -184,7 +184,7 @@ class KeptSessionTests(RealCase):
         talks = self.talks(gate)
         for talk in talks:
             self.assertEqual(talk.text("echo", message="before"), "joe: before")
-        wait_for(lambda: not children_of(gate.pid), "all servers stop", 15)
+        wait_for(lambda: not children_of(gate.pid), "all servers stop")
         for talk in talks:
             self.assertEqual(talk.text("echo", message="after"), "joe: after")
 

@@ -25,7 +25,7 @@ def resident_bytes() -> int:
 class RelayTestCase(TestCase):
     """A bed for each test."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         """Set the bed up."""

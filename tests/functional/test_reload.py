@@ -124,13 +124,11 @@ class ReloadTests(TestCase):
         wait_for(
             lambda: Client(self.gate, "other", self.key).initialize().status == 200,
             "the new server is served",
-            15,
         )
         self.gate.write(BASE)
         wait_for(
             lambda: Client(self.gate, "other", self.key).initialize().status == 404,
             "the server is gone",
-            15,
         )
 
     def test_operator(self) -> None:
@@ -144,7 +142,7 @@ class ReloadTests(TestCase):
         ran = self.gate.command("add", "more", "--config", ini, *words, config=False)
         self.assertEqual(ran.returncode, 0, ran.stderr)
         more = Client(self.gate, "more", self.key)
-        wait_for(lambda: more.initialize().status == 200, "it is served", 15)
+        wait_for(lambda: more.initialize().status == 200, "it is served")
         self.assertIn("echo: hi", self.text(more.call("echo", message="hi").message))
         names = self.gate.command("list", "--format", "names").stdout.split()
         self.assertEqual(names, ["io", "more"])
@@ -155,6 +153,5 @@ class ReloadTests(TestCase):
         wait_for(
             lambda: Client(self.gate, "more", self.key).initialize().status == 404,
             "it is gone",
-            15,
         )
         self.assertEqual(len(self.gate.command("config", "history").stdout.splitlines()), 2)

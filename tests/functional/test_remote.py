@@ -58,7 +58,7 @@ def certificate(name: str) -> PrivateCertificate:
 class RemoteTests(TestCase):
     """Requests to ``https`` URLs."""
 
-    timeout = 30
+    timeout = 300
 
     def setUp(self) -> None:
         """Listen with a certificate for localhost."""

@@ -115,7 +115,7 @@ class Channel(HTTPChannel):
 class RemoteKeysTests(TestCase):
     """What really comes over the wire is understood, bounded and answered in time."""
 
-    timeout = 30
+    timeout = 300
 
     @override
     def setUp(self) -> None:

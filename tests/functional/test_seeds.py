@@ -169,7 +169,7 @@ class SeedTests(TestCase):
             listed = together.request("tools/list").message["result"]["tools"]
             return any(tool["name"] == "second__echo" for tool in listed)
 
-        wait_for(there, "the file is watched", 20)
+        wait_for(there, "the file is watched")
 
     def test_central_proxy(self) -> None:
         """S3: mcpProxy files, comments and all: each service at its own /sse and /mcp."""

@@ -37,7 +37,7 @@ def told(message: Message) -> object:
 class ChattyTests(TestCase):
     """A server that prints banners, asks back, breaks and dies."""
 
-    timeout = 60
+    timeout = 300
 
     async def begin(self) -> None:
         """Start the server and shake hands."""
@@ -145,7 +145,7 @@ class ChattyTests(TestCase):
 class SDKTests(TestCase):
     """A server made with the Python SDK."""
 
-    timeout = 60
+    timeout = 300
 
     @deferred
     async def test_conversation(self) -> None:

@@ -291,13 +291,13 @@ class KillTests(TestCase):
         stayers = self.begin(victim, keys)
         pids = set()
         for _ in range(times):
-            wait_for(back, f"{victim} is back", 40)
+            wait_for(back, f"{victim} is back")
             pid = ten.pid_of(victim)
             os.kill(pid, signal.SIGKILL)
             pids.add(pid)
             rest(0.3)
         self.assertEqual(len(pids), times)
-        wait_for(back, f"{victim} is back", 40)
+        wait_for(back, f"{victim} is back")
         self.hear(stayers, alone)
         for stayer in stayers.values():
             self.check(victim, stayer)
@@ -307,7 +307,7 @@ class KillTests(TestCase):
         before = {way: stayer.changes() for way, stayer in stayers.items()}
         self.assertIn("result", alone.call("io__list_changed").message)
         for way, stayer in stayers.items():
-            wait_for(partial(stayer.heard_more, before[way]), f"{way} hears", 20)
+            wait_for(partial(stayer.heard_more, before[way]), f"{way} hears")
 
     def check(self, victim: str, stayer: Stayer) -> None:
         """Look at what a client saw, and at what the gate says of it."""

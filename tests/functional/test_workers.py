@@ -128,10 +128,10 @@ class WorkerTests(TestCase):
         try:
             # After so many calls of each client, which of the two.
             for calls, index in ((5, 1), (12, 0), (31, 0), (40, 1)):
-                wait_for(partial(_all_made, told, calls), "load", 30)
+                wait_for(partial(_all_made, told, calls), "load")
                 pid = self.kill_worker(index)
                 killed += 1
-                wait_for(partial(self.replaced, pid), "two workers again", 20)
+                wait_for(partial(self.replaced, pid), "two workers again")
         finally:
             stop.set()
             for thread in threads:
@@ -154,8 +154,8 @@ class WorkerTests(TestCase):
         client.initialize()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: self.answered(client), "an answer", 10)
-        wait_for(partial(self.replaced, *pids), "two workers again", 20)
+        wait_for(lambda: self.answered(client), "an answer")
+        wait_for(partial(self.replaced, *pids), "two workers again")
 
     def answered(self, client: Client) -> bool:
         """Tell whether a call is answered."""
