@@ -5,6 +5,8 @@ Measures the gate beside others: ``make bench``, ``python -m bench``.
     python -m bench --list           name the cases
     python -m bench relay stdio      run these
     python -m bench --smoke          see that each case works, with tiny numbers
+    python -m bench --compare A B    tell how far the ratios of two runs are apart
+    python -m bench --count          count instructions of requests: see bench/counts.py
 
 Results are kept in one JSON file; a case that runs again takes the place of its last run.
 """
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import page
+from bench import compare, counts, page
 from bench.cases.every import CASES
 from bench.lab import cores, parts, store, tables, targets
 from bench.lab.figures import Outcome
@@ -29,7 +31,7 @@ from bench.lab.lab import Case, Lab, machine
 from bench.lab.running import ROOT, BenchError, NotHereError
 
 PLACE = ROOT / "var" / "bench"
-ROUNDS = 5
+ROUNDS = 7
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,12 +62,33 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--docs", action="store_true", help="write the page of figures from the results and end"
     )
+    parser.add_argument(
+        "--count", action="store_true", help="count instructions of requests, by Valgrind"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="with --count: write them to bench/counts.json"
+    )
     parser.add_argument("--targets", action="store_true", help="print results so far and end")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A.json", "B.json"),
+        help="tell how far the ratios of two runs are apart; status 1: more than 15 %%",
+    )
     args = parser.parse_args(arguments)
-    if unknown := [name for name in args.cases if name not in by_name]:
-        parser.error(f"no case is called {unknown[0]}; --list names them")
+    known = counts.WORKS if args.count else by_name
+    if unknown := [name for name in args.cases if name not in known]:
+        parser.error(f"no case is called {unknown[0]}; there are {', '.join(known)}")
     if args.rounds < 1:
         parser.error("--rounds: at least one")
+    if args.compare:
+        for given in args.compare:
+            if not given.is_file():
+                parser.error(f"--compare: there is no file {given}")
+        told, agree = compare.compare(*args.compare)
+        print(told, end="")
+        return int(not agree)
     file = args.json or (PLACE / ("smoke.json" if args.smoke else "results.json"))
     if args.list:
         for case in CASES:
@@ -75,10 +98,15 @@ def main(arguments: Sequence[str]) -> int:
         for written in page.write(file):
             print(written)
         return 0
-    if args.install or not (args.no_install or args.smoke or args.targets):
+    installing = args.install or not (args.no_install or args.smoke or args.targets)
+    if installing and (args.count or args.install):
+        parts.install_debian(parts.COUNTER)
+    if installing and not args.count:
         parts.install(args.parts.resolve(), profiler=args.profile)
     if args.install:
         return 0
+    if args.count:
+        return counts.count(args.cases, args.parts.resolve(), keep=args.keep, smoke=args.smoke)
     if not args.targets:
         chosen = [by_name[name] for name in args.cases] or list(CASES)
         failed = [case.name for case in chosen if not run(case, file, args)]

@@ -41,8 +41,17 @@ To measure your own machine::
    python -m bench --list            # names the cases
    python -m bench relay stdio       # runs some of them again
    python -m bench --profile relay   # tells where the gate's time goes
+   python -m bench --compare A B     # tells how far the ratios of two files are apart
+   python -m bench --count           # counts instructions of requests, by Valgrind
 
 """
+_MISSED: Final = """\
+By py-spy, over the whole case with clients of all kinds: shares of the samples in which the main
+thread did not wait, by the package whose code ran, and by function.
+``python -m bench --profile`` takes them, apart from the figures: who is looked into is slower.
+What it would take to do better stands in :doc:`../explanation/performance`.
+"""
+_LONGEST: Final = 6
 _VERDICTS: Final = {True: "met", False: "**missed**", None: "-"}
 
 
@@ -98,7 +107,47 @@ def _targets(outcomes: Mapping[str, Outcome]) -> list[str]:
         ]
         for verdict in targets.judge(outcomes)
     ]
-    return [_title("Targets"), *_table(["Work", "Wanted", "Measured", ""], rows)]
+    return [
+        *(_title("Targets"), *_table(["Work", "Wanted", "Measured", ""], rows)),
+        *_missed(outcomes),
+    ]
+
+
+def _missed(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Give, for each case with a missed target, where the gate's time or memory goes."""
+    missed: dict[str, list[targets.Verdict]] = {}
+    for verdict in targets.judge(outcomes):
+        if verdict.met is False:
+            missed.setdefault(verdict.target.case, []).append(verdict)
+    if not missed:
+        return []
+    parts = [_title("Where it goes in what missed its target"), _MISSED]
+    for case, verdicts in missed.items():
+        parts.append(_title(f"{case}: what was missed", "-"))
+        for verdict in verdicts:
+            target = verdict.target
+            parts.append(f"- {target.work}: {verdict.value}, wanted {target.wanted}")
+        parts.append("")
+        outcome = outcomes[case]
+        profiles = outcome.profiles or _longest(outcome)
+        for profile in profiles:
+            for kind, title in (("rooms", "Of"), ("functions", "By function, of")):
+                if found := profile.get(kind):
+                    rows = [[f"``{name}``", f"{share:.1%}"] for name, share in found]
+                    parts += _table([f"{title} {profile['of']}", "Share"], rows)
+        if not profiles:
+            parts.append("No profile is kept: the explanation says where it goes.\n")
+    return parts
+
+
+def _longest(outcome: Outcome) -> list[dict[str, Any]]:
+    """Give the longest turns of a case that tells them, as shares of the longest."""
+    found = {row.contender: row.median("turn_cpu_ms") or 0.0 for row in outcome.rows}
+    if not any(found.values()):
+        return []
+    most = max(found.values())
+    rows = sorted(found.items(), key=lambda pair: -pair[1])[:_LONGEST]
+    return [{"of": f"the longest turn, {most:.0f} ms", "rooms": [[n, ms / most] for n, ms in rows]}]
 
 
 def _case(outcome: Outcome, title: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from bench.lab import echo
+from bench.lab import echo, imports
 from bench.lab.gate import Gate, stdio
 from bench.lab.lab import GATE, Case, Lab
 
@@ -33,9 +33,12 @@ def start(lab: Lab, servers: int) -> dict[str, float]:
 def run(lab: Lab) -> None:
     """Measure."""
     start(lab, 1)  # What Python compiles once for all is there from now on.
+    if lab.profiles is not None:
+        lab.outcome.profiles += imports.profile()
+        return
     for servers in SERVERS:
         rounds = lab.size(max(5, lab.rounds), 1)
-        lab.interleave(work(servers), {GATE: partial(start, lab, servers)}, rounds)
+        lab.interleave(work(servers), {GATE: partial(start, lab, servers)}, rounds, warm=False)
 
 
 CASE = Case("cold-start", "from nothing to a gate that listens", run)

@@ -37,8 +37,7 @@ def read(lab: Lab, key: str, port: int, path: str, pid: int) -> dict[str, float]
         raise BenchError(told["why"])
     return {
         "events": told["events"] / told["seconds"],
-        "cpu_us": told["cpu_us"],
-        "rss_mib": told["rss_mib"],
+        **{kind: told[kind] for kind in ("cpu_us", "busy_percent", "waited_percent", "rss_mib")},
     }
 
 

@@ -13,6 +13,7 @@ from bench.cases import (
     idle_streams,
     latency,
     limiter,
+    reactors,
     relay,
     relay_tls,
     reload,
@@ -45,5 +46,6 @@ CASES: Final[tuple[Case, ...]] = tuple(
         reload,
         turns,
         workers,
+        reactors,
     )
 )

@@ -39,7 +39,7 @@ def call(lab: Lab, port: int, path: str, *, pid: int = 0, **task: Any) -> dict[s
         "p50_ms": told["p50_ms"],
         "p99_ms": told["p99_ms"],
     }
-    for kind in ("cpu_us", "rss_mib", "processes"):
+    for kind in ("cpu_us", "busy_percent", "waited_percent", "rss_mib", "processes"):
         if kind in told:
             figures[kind] = told[kind]
     if told["failed"]:

@@ -35,6 +35,11 @@ KINDS: Final = {
     "mb_s": Kind("MB/s"),
     "cpu_us": Kind("CPU us", 1),
     "cpu_ms_mb": Kind("CPU ms/MB", 2),
+    "capacity": Kind("could do req/s"),
+    "busiest_percent": Kind("busiest %"),
+    "load_us": Kind("load's CPU us", 1),
+    "busy_percent": Kind("busy %"),
+    "waited_percent": Kind("waited %"),
     "cpu_percent": Kind("CPU %", 2),
     "kb_each": Kind("KB each", 1),
     "streams": Kind("streams"),
@@ -43,6 +48,10 @@ KINDS: Final = {
     "processes": Kind("procs"),
     "failed": Kind("failed"),
 }
+
+# What the gate is compared by: how fast it is, and what of the processor it takes.
+SPEEDS: Final = ("rate", "connections", "events", "mb_s")
+COSTS: Final = ("cpu_us", "cpu_ms_mb")
 
 
 @dataclass
@@ -72,6 +81,7 @@ class Outcome:
 
     :ivar notes: what a reader of the figures must know: what was scaled down, and why.
     :ivar skipped: why nothing was measured at all.
+    :ivar profiles: where the gate's time went, when that was looked at: shares, the largest first.
     """
 
     case: str
@@ -79,6 +89,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     skipped: str = ""
     about: dict[str, Any] = field(default_factory=dict)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self, work: str, contender: str) -> Row:
         """Find a row, or begin it."""
@@ -135,6 +146,7 @@ class Outcome:
             "about": self.about,
             "notes": self.notes,
             "skipped": self.skipped,
+            "profiles": self.profiles,
             "rows": [
                 {
                     "work": row.work,
@@ -164,7 +176,14 @@ class Outcome:
             )
             for row in told["rows"]
         ]
-        return cls(case, rows, list(told["notes"]), told["skipped"], dict(told["about"]))
+        return cls(
+            case,
+            rows,
+            list(told["notes"]),
+            told["skipped"],
+            dict(told["about"]),
+            list(told.get("profiles", ())),
+        )
 
 
 def _short(value: float) -> float:

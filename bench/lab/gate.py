@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bench.lab import cores
 from bench.lab.lab import GATE, Lab
 from bench.lab.parts import Parts
 from bench.lab.profile import Profile
-from bench.lab.running import HOST, BenchError, free_port, get, listens, run
+from bench.lab.running import HOST, START_S, BenchError, free_port, get, listens, run
 from bench.lab.usage import Usage
 from mcpgate.cli.control_client import SOCKET_NAME
 from mcpgate.gate.access.keyfile import changing, make_entry, make_key
@@ -50,7 +50,16 @@ concurrent_per_key = 0
 {servers}
 """
 _TURN = "mcpgate_reactor_longest_turn_seconds"
-_RUN = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+# How the program chooses its reactor, before anything else of it imports one.
+REACTORS = {
+    "epoll": _TWISTD,
+    "asyncio": f"from twisted.internet import asyncioreactor as r; r.install(); {_TWISTD}",
+    "uvloop": (
+        "import uvloop; from twisted.internet import asyncioreactor as r; "
+        f"r.install(uvloop.new_event_loop()); {_TWISTD}"
+    ),
+}
 _COMMAND = [sys.executable, "-c", "import sys; from mcpgate.cli import main; sys.exit(main())"]
 
 
@@ -58,6 +67,11 @@ class Gate:
     """
     A running gate.
 
+    :param called: what its profile calls it.
+    :param reactor: one of `REACTORS`.
+    :param before: code that it runs first.
+    :param under: what its command is given to: a tool that looks into it.
+    :param start_s: how long it may take to start.
     :ivar port: in clear; `tls_port` with TLS.
     :ivar keys: as many as were asked for.
     :ivar listening_s: how long it took from its start to the first connection it took.
@@ -72,6 +86,12 @@ class Gate:
         gate: str = "",
         limits: str = PLENTY,
         core: Callable[[], list[str]] = cores.for_proxy,
+        called: str = "the gate",
+        reactor: str = "epoll",
+        before: str = "",
+        under: Sequence[str] = (),
+        start_s: float = START_S,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port, self.tls_port = free_port(), free_port()
         self._about = lab.outcome.about
@@ -80,17 +100,20 @@ class Gate:
         self._gate, self._limits = gate, limits
         self.configure(servers)
         self.keys = make_keys(self._directory / "keys", keys)
-        command = [*core(), *_RUN, "-n", "--pidfile=", "mcpgate", "--config", str(self.file)]
+        code = before + REACTORS[reactor]
+        program = [sys.executable, "-c", code, "-n", "--pidfile=", "mcpgate"]
+        command = [*core(), *under, *program, "--config", str(self.file)]
         begun = time.perf_counter()
-        self.program = lab.start(GATE, command)
+        self.program = lab.start(GATE, command, environment=environment)
         self.pid = self.program.pid
-        self.program.wait_for(lambda: listens(self.port), "it did not listen")
+        self.program.wait_for(lambda: listens(self.port), "it did not listen", start_s)
         self.listening_s = time.perf_counter() - begun
-        self.program.wait_for(self._is_ready, "it was not ready")
+        self.program.wait_for(self._is_ready, "it was not ready", start_s)
         lab.keep(self)
         if lab.profiles is not None:
             file = lab.profiles / f"{lab.outcome.case}-{self.pid}.stacks"
-            lab.keep(Profile(Parts(lab.parts), self.pid, file))
+            of = f"the time that {called} did not wait"
+            lab.keep(Profile(Parts(lab.parts), self.pid, file, of, lab.outcome.profiles))
 
     @property
     def file(self) -> Path:

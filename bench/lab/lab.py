@@ -73,6 +73,7 @@ class Lab:
         self.profiles = profiles
         self._stack = contextlib.ExitStack()
         self._names = 0
+        self.warming = False
 
     def __enter__(self) -> Lab:
         return self
@@ -92,7 +93,7 @@ class Lab:
     @property
     def seconds(self) -> float:
         """How long one turn of steady work takes."""
-        return self.size(1.0, 0.15)
+        return self.size(0.3 if self.warming else 1.0, 0.15)
 
     def place(self, name: str) -> Path:
         """Give a directory of its own for a program."""
@@ -105,7 +106,13 @@ class Lab:
         """End something with the case."""
         self._stack.callback(thing.stop)
 
-    def start(self, name: str, command: list[str], port: int = 0, **environment: str) -> Program:
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
         """
         Start a program that ends with the case.
 
@@ -130,21 +137,33 @@ class Lab:
         return made
 
     def interleave(
-        self, work: str, turns: Mapping[str, Callable[[], dict[str, float]]], rounds: int = 0
+        self,
+        work: str,
+        turns: Mapping[str, Callable[[], dict[str, float]]],
+        rounds: int = 0,
+        *,
+        warm: bool = True,
     ) -> None:
         """
         Let each contender do its turn, in every round.
 
-        One that fails has its reason written down and no further turn; the others go on.
+        One that fails has its reason written down and no further turn; the others go on.  A short
+        round comes before and is not kept: what is cold then is warm in all others.  Every other
+        round goes backwards, so that a machine that becomes slower does so for all.
         """
         left = dict(turns)
-        for _ in range(rounds or self.rounds):
-            for name, turn in list(left.items()):
+        for number in range(-1 if warm and not self.smoke else 0, rounds or self.rounds):
+            order = list(left.items())
+            for name, turn in reversed(order) if number % 2 else order:
+                self.warming = number < 0
                 try:
-                    self.outcome.add(work, name, **turn())
+                    figures = turn()
+                    if not self.warming:
+                        self.outcome.add(work, name, **figures)
                 except (BenchError, OSError) as error:
                     self.outcome.fail(work, name, str(error))
                     del left[name]
+        self.warming = False
 
 
 @dataclass

@@ -71,19 +71,20 @@ class Load:
             seconds + 30.0,
         )
         after = usage(pid)
+        # What wrk says of its time leaves its start out.
+        took = re.search(r"requests in ([\d.]+)(us|ms|s|m)\b", said)
         bad = re.search(r"Non-2xx.*|Socket errors.*", said)
         count = re.search(r"(\d+) requests in", said)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
         if bad is not None:
             raise BenchError(f"wrk: {bad[0]}")
-        if count is None or rate is None or not int(count[1]):
+        if count is None or took is None or rate is None or not int(count[1]):
             raise BenchError("wrk got no answer")
         return {
             "rate": float(rate[1]),
             "p50_ms": _ms(said, "50%"),
             "p99_ms": _ms(said, "99%"),
-            "cpu_us": (after.cpu_s - before.cpu_s) / int(count[1]) * 1e6,
-            "rss_mib": after.rss_mib,
+            **after.since(before, float(took[1]) * _UNITS[took[2]] / 1000, int(count[1])),
         }
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from bench.lab.running import BenchError
 from tests.functional.real_parts import PARTS, Installer, Part, node_of, stamp_of
 
 DEBIAN: Final = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "taskset": "util-linux"}
+COUNTER: Final = {"valgrind": "valgrind", "vgdb": "valgrind"}
 _APT_S = 300.0
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _SHARED = tuple(part for part in PARTS if part.name in ("node", "fastmcp"))
@@ -33,17 +34,24 @@ PEERS: Final = (
 PROFILER: Final = Part("py-spy", "venv", ("py-spy",))
 
 
-def install(root: Path, *, profiler: bool) -> None:
-    """Install what is missing; say what can not be installed, and why."""
-    lacking = [name for name in DEBIAN if find(name) is None]
+def install(root: Path, *, profiler: bool = False) -> None:
+    """Install what is missing; say what is done, what can not be installed, and why."""
+    install_debian(DEBIAN)
+    wanted = (*PEERS, PROFILER) if profiler else PEERS
+    if lacking := [part.name for part in wanted if not stamp_of(root, part.name).exists()]:
+        print(f"bench: installing {', '.join(lacking)} into {root}", flush=True)
+    for name in Installer(root).run(wanted):
+        print(f"bench: without {name}", flush=True)
+
+
+def install_debian(programs: Mapping[str, str]) -> None:
+    """Install programs of Debian that are missing, given with their packages."""
+    lacking = [name for name in programs if find(name) is None]
     if lacking:
-        _install_debian(sorted({DEBIAN[name] for name in lacking}))
-    missing = Installer(root).run((*PEERS, PROFILER) if profiler else PEERS)
-    for name in missing:
-        print(f"bench: without {name}")
-    for name in DEBIAN:
+        _install_debian(sorted({programs[name] for name in lacking}))
+    for name in lacking:
         if find(name) is None:
-            print(f"bench: without {name}: it is not installed")
+            print(f"bench: without {name}: it is not installed", flush=True)
 
 
 def _install_debian(packages: list[str]) -> None:

@@ -11,13 +11,14 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.lab import cores
 from bench.lab.parts import Parts
 
 RATE_HZ: Final = 200
 SHOWN: Final = 30
+KEPT: Final = 8
 _END_S = 20.0
 _WAITING: Final = "waiting"
 _FRAME = re.compile(r"^(\S+) \((.*?)(?::\d+)?\)$")
@@ -27,13 +28,16 @@ class Profile:
     """
     A profile under way, from now until it is stopped.
 
+    :param of: whose it is, for who reads it.
     :param file: where stacks are kept, for flame graphs; what they add up to lies beside it, as
         ``.txt``.
     :raises BenchError: py-spy is not installed.
     """
 
-    def __init__(self, parts: Parts, pid: int, file: Path) -> None:
-        self._file = file
+    def __init__(
+        self, parts: Parts, pid: int, file: Path, of: str, kept: list[dict[str, Any]]
+    ) -> None:
+        self._file, self._of, self._kept = file, of, kept
         file.parent.mkdir(parents=True, exist_ok=True)
         binary = parts.script("py-spy", "py-spy")
         words = [
@@ -65,7 +69,10 @@ class Profile:
             self._process.kill()
             self._process.wait(_END_S)
         with contextlib.suppress(OSError):
-            text = summary(self._file.read_text())
+            stacks = self._file.read_text()
+            if found := shares(stacks):
+                self._kept.append({"of": self._of, **found})
+            text = summary(stacks)
             self._file.with_suffix(".txt").write_text(text)
             print(text)
 
@@ -102,6 +109,27 @@ def summary(stacks: str) -> str:
     lines += ["", f"{working} samples not waiting, by the room whose code ran", ""]
     lines += [f"{count / max(1, working):6.1%}  {room}" for room, count in rooms.most_common(SHOWN)]
     return "\n".join([*lines, ""])
+
+
+def shares(stacks: str) -> dict[str, Any]:
+    """Give what stands beside a missed target: shares of the time that the gate did not wait."""
+    rooms: Counter[str] = Counter()
+    functions: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, number = line.rpartition(" ")
+        thread, *whole = stack.split(";")
+        if "MainThread" not in thread or not whole:
+            continue
+        frame = _short(whole[-1])
+        if (room := _room(frame)) != _WAITING:
+            rooms[room] += int(number)
+            functions[frame] += int(number)
+    total = sum(rooms.values())
+    return {
+        kind: [[name, count / total] for name, count in found.most_common(KEPT)]
+        for kind, found in (("rooms", rooms), ("functions", functions))
+        if total
+    }
 
 
 def _room(frame: str) -> str:

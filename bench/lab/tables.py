@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from bench.lab.figures import KINDS, Outcome, Row
+from bench.lab.figures import COSTS, KINDS, SPEEDS, Outcome, Row
 from bench.lab.lab import GATE
-
-# What the gate is compared by: how fast it is, and what of the processor it takes.
-_SPEEDS: Final = ("rate", "connections", "events", "mb_s")
-_COSTS: Final = ("cpu_us", "cpu_ms_mb")
 
 
 def table(outcome: Outcome, work: str) -> list[list[str]]:
@@ -24,7 +18,7 @@ def table(outcome: Outcome, work: str) -> list[list[str]]:
     kinds = [kind for kind in KINDS if kind in there]
     ratios = []
     if len(rows) > 1 and any(row.contender == GATE for row in rows):
-        for title, known in (("gate is x", _SPEEDS), ("gate's CPU x", _COSTS)):
+        for title, known in (("gate is x", SPEEDS), ("gate's CPU x", COSTS)):
             ratios += [(title, kind) for kind in known if kind in there][:1]
     titles = ["", *(KINDS[kind].label for kind in kinds), *(title for title, _ in ratios)]
     return [titles, *(_cells(outcome, row, kinds, [kind for _, kind in ratios]) for row in rows)]

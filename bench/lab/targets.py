@@ -35,6 +35,11 @@ class Target:
     measure: Callable[[Outcome], float | None]
 
     @property
+    def is_ratio(self) -> bool:
+        """Tell whether it compares two programs in one run."""
+        return self.unit.startswith("x ")
+
+    @property
     def wanted(self) -> str:
         """What is wanted, in words."""
         return f"{'>=' if self.at_least else '<='} {self.bound:g} {self.unit}"
@@ -116,7 +121,7 @@ def _longest(outcome: Outcome) -> float | None:
 
 def _workers(work: str) -> Callable[[Outcome], float | None]:
     return lambda outcome: outcome.ratio(
-        work, "rate", f"{GATE}, two workers", f"{GATE}, one process"
+        work, "capacity", f"{GATE}, two workers", f"{GATE}, one process"
     )
 
 
@@ -263,7 +268,7 @@ TARGETS: Final = (
     ),
     *(
         Target(
-            f"two workers on two cores, {work}",
+            f"two workers on two cores, by their CPU time: {work}",
             "workers",
             1.8,
             "x one",

@@ -44,4 +44,5 @@ def _tell(lab: Lab, **task: Any) -> dict[str, Any]:
 
 
 def _common(told: dict[str, Any]) -> dict[str, float]:
-    return {kind: told[kind] for kind in ("p50_ms", "p99_ms", "cpu_us", "rss_mib")}
+    kinds = ("p50_ms", "p99_ms", "cpu_us", "busy_percent", "waited_percent", "rss_mib")
+    return {kind: told[kind] for kind in kinds}

@@ -332,7 +332,7 @@ def over_http(task: dict[str, Any]) -> dict[str, object]:
     more: dict[str, object] = {"hands_ms": hands_s / count * 1000}
     if before is not None:
         after, whole = usage(pid, without=without), usage(pid)
-        more["cpu_us"] = (after.cpu_s - before.cpu_s) / max(1, len(tally.times_s)) * 1e6
+        more |= after.since(before, seconds, max(1, len(tally.times_s)))
         more |= {"rss_mib": whole.rss_mib, "processes": whole.processes}
     if not task.get("handshakes"):
         for client in clients:

@@ -100,10 +100,7 @@ def read(task: dict[str, Any], told: dict[str, Any]) -> None:
                 reader.sock.close()
     told["seconds"] = time.perf_counter() - begun
     after = usage(task["pid"])
-    told |= {
-        "cpu_us": (after.cpu_s - before.cpu_s) / told["events"] * 1e6,
-        "rss_mib": after.rss_mib,
-    }
+    told |= after.since(before, told["seconds"], told["events"])
 
 
 if __name__ == "__main__":

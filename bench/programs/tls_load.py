@@ -125,8 +125,7 @@ def main(text: str) -> None:
         told |= {
             "p50_ms": times[len(times) // 2] * 1000,
             "p99_ms": times[min(len(times) - 1, len(times) * 99 // 100)] * 1000,
-            "cpu_us": (after.cpu_s - before.cpu_s) / len(times) * 1e6,
-            "rss_mib": after.rss_mib,
+            **after.since(before, seconds, len(times)),
         }
     print(json.dumps(told))
 

@@ -110,8 +110,7 @@ def echo(task: dict[str, Any]) -> dict[str, Any]:
         "rate": len(times) / seconds,
         "p50_ms": times[len(times) // 2] * 1000,
         "p99_ms": times[min(len(times) - 1, len(times) * 99 // 100)] * 1000,
-        "cpu_us": (after.cpu_s - before.cpu_s) / len(times) * 1e6,
-        "rss_mib": after.rss_mib,
+        **after.since(before, seconds, len(times)),
     }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from unittest import TestCase
 
 from bench.cases.every import CASES
+from bench.lab import parts, store
+from bench.lab.figures import Outcome
 from bench.lab.lab import GATE
 from tests.functional import real
 from tests.functional.gate_process import ROOT, processes_below, wait_for
@@ -33,9 +35,9 @@ class SmokeTests(TestCase):
     def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it; nothing of it is traced."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-        parts = real.root() or self.place
+        place = real.root() or self.place
         return subprocess.run(
-            [sys.executable, "-m", "bench", "--parts", str(parts), *words],
+            [sys.executable, "-m", "bench", "--parts", str(place), *words],
             cwd=ROOT,
             env={**kept, "TMPDIR": str(self.place)},
             capture_output=True,
@@ -81,6 +83,32 @@ class SmokeTests(TestCase):
                 self.assertTrue(row["figures"] or row["reason"], (name, row))
         wait_for(lambda: not processes_below(self.place), "nothing is left running")
         self.assertEqual(os.listdir(self.place), [file.name])
+
+    def test_count(self) -> None:
+        """Instructions are counted where Valgrind is; elsewhere it is said why not."""
+        ran = self.bench("--count", "--smoke", "relay")
+        if parts.find("vgdb") is None:
+            self.assertEqual(ran.returncode, 1, ran.stdout)
+            self.assertIn("valgrind is not installed", ran.stdout)
+            return
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        self.assertRegex(ran.stdout, r"\n   relay +\d{5,7} for each request")
+        self.assertEqual(list(self.place.iterdir()), [])
+
+    def test_compare(self) -> None:
+        """Two runs are held against each other; what differs by more than 15 % is named first."""
+        files = [self.place / name for name in ("one.json", "other.json")]
+        for file, rate in zip(files, (3000.0, 4000.0), strict=True):
+            outcome = Outcome("relay")
+            outcome.add("32 connections", GATE, rate=rate, cpu_us=150.0)
+            outcome.add("32 connections", "nginx", rate=10_000.0, cpu_us=25.0)
+            store.merge(file, outcome, ["relay"])
+        same = self.bench("--compare", str(files[0]), str(files[0]))
+        self.assertEqual((same.returncode, same.stderr), (0, ""))
+        apart = self.bench("--compare", *map(str, files))
+        self.assertEqual(apart.returncode, 1)
+        self.assertIn("1 of 1 differ by more than 15%\n     33.3%", apart.stdout)
+        self.assertIn("processor time: 0 of 1", apart.stdout)
 
     def test_list(self) -> None:
         """The cases are named; another name is refused, and nothing is run."""

@@ -1,0 +1,111 @@
+"""
+Instructions that a running gate spends on a piece of work, counted by callgrind of Valgrind.
+
+Load of the machine does not change them, so that a change of one percent of the code shows where
+times drift by half.  The gate starts without counting; its timers run by the clock meanwhile, some
+fifty times as often for each request as in a gate that is not looked into.  So the work is done
+quickly and with pauses, and what grows with time is taken off.  Python collects no garbage.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from bench.lab.gate import Gate
+from bench.lab.lab import Lab
+from bench.lab.parts import need
+from bench.lab.running import BenchError
+
+START_S: Final = 240.0
+_STEP_S: Final = 60.0
+# A walk of the collector is as much as many requests, and comes now in one count, now in another.
+_NO_WALKS: Final = "import gc; gc.disable(); gc.collect = lambda generation=2: 0; "
+_TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
+
+
+class Counted:
+    """
+    A gate under callgrind, with the servers that stand in its configuration.
+
+    :raises BenchError: Valgrind is not installed, or the gate does not start.
+    """
+
+    def __init__(self, lab: Lab, servers: str, *, reactor: str = "epoll") -> None:
+        self._vgdb = need("vgdb")
+        self._place = lab.place("callgrind")
+        tool = [
+            need("valgrind"),
+            "--tool=callgrind",
+            "--instr-atstart=no",
+            f"--callgrind-out-file={self._place / 'out'}",
+            f"--vgdb-prefix={self._place / 'vgdb'}",
+        ]
+        # Order of sets and of names in dictionaries is the same in every run.
+        self.gate = Gate(
+            lab,
+            servers,
+            reactor=reactor,
+            before=_NO_WALKS,
+            under=tool,
+            start_s=START_S,
+            environment={"PYTHONHASHSEED": "0"},
+        )
+
+    def count(self, work: Callable[[], None], times: int, pause_s: float) -> float:
+        """
+        Tell what the work takes, once.
+
+        :param work: done some times before and not counted; then ``times`` times, five times over,
+            every other time with pauses.
+        """
+        for _ in range(times // 3 + 1):
+            work()
+        self._tell("instrumentation", "on")
+        for _ in range(times // 2 + 1):
+            work()
+        runs = [self._run(work, times, pause) for pause in (0.0, pause_s, 0.0, pause_s, 0.0)]
+        self._tell("instrumentation", "off")
+        counts, took_s = zip(*runs, strict=True)
+        return statistics.linear_regression(took_s, counts).intercept / times
+
+    def _run(self, work: Callable[[], None], times: int, pause_s: float) -> tuple[int, float]:
+        self._tell("zero")
+        begun = time.perf_counter()
+        for _ in range(times):
+            work()
+            time.sleep(pause_s)  # noqa: TID251 - what is measured is another program
+        took_s = time.perf_counter() - begun
+        known = set(self._place.iterdir())
+        self._tell("dump")
+        written = sorted(set(self._place.iterdir()) - known)
+        return sum(_total(file) for file in written), took_s
+
+    def _tell(self, *words: str) -> None:
+        command = [
+            self._vgdb,
+            f"--pid={self.gate.pid}",
+            f"--vgdb-prefix={self._place / 'vgdb'}",
+            *words,
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_STEP_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"vgdb {words[0]}: no end within {_STEP_S:.0f} s") from None
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise BenchError(f"vgdb {words[0]}: {said[-1] if said else 'it failed'}")
+
+
+def _total(file: Path) -> int:
+    found = _TOTALS.search(file.read_text(errors="replace"))
+    if found is None:
+        raise BenchError("callgrind told no total")
+    return int(found[1])
