@@ -44,7 +44,8 @@ class Shard:
         self.log = LOGS / f"{number}.log"
         names = [name for m in modules for name in (unit_names() if m == UNIT else [m])]
         place = f"--temp-directory=_trial_temp.{number}"
-        trial = ["-m", "coverage", "run", "-m", "twisted.trial", place, *flags, *names]
+        # Unbuffered: its log tells at any time how far it has come.
+        trial = ["-u", "-m", "coverage", "run", "-m", "twisted.trial", place, *flags, *names]
         self.process = subprocess.Popen(
             [sys.executable, *trial],
             cwd=HERE.parent,

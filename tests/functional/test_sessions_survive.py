@@ -47,7 +47,10 @@ class SurvivalTests(TestCase):
 
     def is_kept(self, gate: GateProcess, text: bytes) -> bool:
         """Tell whether the store of sessions holds this."""
-        return any(text in path.read_bytes() for path in (gate.directory / "state").glob("*.db*"))
+        return any(
+            text in path.read_bytes()
+            for path in (gate.directory / "state").glob("sessions.sqlite*")
+        )
 
     def test_killed_gate(self) -> None:
         """After ``kill -9`` of the gate, clients call on with the ids they have."""
