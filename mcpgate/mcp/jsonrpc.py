@@ -11,12 +11,11 @@ How many bytes may come is the reader's business (HTTP body, stdio line), not de
 
 from __future__ import annotations
 
+import gc
 import json
 import re
-from array import array
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from math import ceil, isinf
 from typing import Final, NoReturn, TypeGuard
 
@@ -90,9 +89,18 @@ class Bounds:
 DEFAULT_BOUNDS: Final = Bounds()
 
 _BOM: Final = b"\xef\xbb\xbf"
-# `[` and `{` become 1, `]` and `}` become -1, once everything else is gone.
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+# For depth both kinds of brackets are one; nothing counts but them, and quotes around some.
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+# What a number is made of, and where one might have an exponent.
+_NUMERIC: Final = bytes.maketrans(b"0123456789.eE+-", b"0" * 15)
+_EXPONENTS: Final = bytes.maketrans(b"0123456789.E", b"0" * 11 + b"e")
+# So many digits no double overflows of.
+_DOUBLE_DIGITS: Final = 300
+# With so many values it pays to look at the whole text before.
+_MANY: Final = 2000
+# Where they are longer than this, they are texts.
+_PART_BYTES: Final = 32
 _HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")
 # Where an answer's own id stands: before the result (Python), or last (TypeScript).
 _ID_FIRST: Final = re.compile(
@@ -186,10 +194,16 @@ def _load(data: bytes, bounds: Bounds, decoder: json.JSONDecoder, *, mend: bool 
         raise ParseError(f"The body is not UTF-8 (byte {error.start}).") from None
     # Brackets and commas inside strings count here, so this only ever overestimates.
     openings = data.count(b"[") + data.count(b"{")
-    if openings > bounds.depth or openings + data.count(b",") >= bounds.nodes:
-        _measure(data, bounds)
+    parts = openings + data.count(b",")
+    if parts >= bounds.nodes:
+        _count_values(data, bounds)
+    if openings > bounds.depth:
+        _check_depth(data, bounds)
     try:
-        value: object = decoder.decode(text)
+        if parts < _MANY:
+            value: object = decoder.decode(text)
+        else:
+            value = _parse_many(text, _numbers_checked(data, parts, bounds, decoder))
     except json.JSONDecodeError as error:
         raise ParseError(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
@@ -204,14 +218,14 @@ def _load(data: bytes, bounds: Bounds, decoder: json.JSONDecoder, *, mend: bool 
     return value
 
 
-def _measure(data: bytes, bounds: Bounds) -> None:
+def _count_values(data: bytes, bounds: Bounds) -> None:
     """
-    Check depth and nodes before anything is built, all in C.
+    Check the number of values before anything is built, all in C.
 
     Wrong only for what is not JSON, and then only behind the byte the parser stops at.
     """
     too_many = ParseError(f"The body holds more than {bounds.nodes} values.")
-    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    unescaped = _without_escapes(data)
     # At most half of all strings are keys, and each key has a value.
     if unescaped.count(b'"') > 4 * bounds.nodes:
         raise too_many
@@ -220,17 +234,65 @@ def _measure(data: bytes, bounds: Bounds) -> None:
     empties = structure.count(b"[]") + structure.count(b"{}")
     if 1 + openings + structure.count(b",") - empties > bounds.nodes:
         raise too_many
-    if openings <= bounds.depth:
+
+
+def _check_depth(data: bytes, bounds: Bounds) -> None:
+    """Check how deep values are within each other; the rest as in `_count_values`."""
+    brackets = _without_escapes(data).translate(_ONE_KIND, _NO_MARKS)
+    # What is left of a string without brackets; of two strings side by side it makes one.
+    brackets = brackets.replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = b"".join(brackets.split(b'"')[::2])
+    if brackets.count(b"[") <= bounds.depth:
         return
-    if structure.count(b"]") + structure.count(b"}") != openings:
+    if 2 * brackets.count(b"]") != len(brackets):
         raise ParseError("The body is not valid JSON: brackets do not match.")
-    steps = array("b", structure.translate(_STEPS, _NOT_BRACKETS))
-    if max(accumulate(steps)) > bounds.depth:
-        raise ParseError(f"The body is nested deeper than {bounds.depth} levels.")
+    for _ in range(bounds.depth):
+        size = len(brackets)
+        # The innermost ones, all over the text.
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets or len(brackets) == size:
+            return
+    raise ParseError(f"The body is nested deeper than {bounds.depth} levels.")
+
+
+def _without_escapes(data: bytes) -> bytes:
+    """Leave out what would make a quote look like the end of a string, or hide one."""
+    return data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
+
+
+def _numbers_checked(
+    data: bytes, parts: int, bounds: Bounds, decoder: json.JSONDecoder
+) -> json.JSONDecoder:
+    """Check the numbers of a text of many values at once; give what parses the rest."""
+    if len(data) >= _PART_BYTES * parts:
+        return decoder
+    long = b"0" * (min(bounds.number_chars, _DOUBLE_DIGITS) + 1)
+    if long in data.translate(_NUMERIC) or b"0e" in data.translate(_EXPONENTS):
+        return decoder
+    return _decoder(0, decoder.object_pairs_hook is not None)
+
+
+def _parse_many(text: str, decoder: json.JSONDecoder) -> object:
+    """Parse without the garbage collector, which would walk through all of it again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        value: object = decoder.decode(text)
+    finally:
+        if collecting:
+            gc.enable()
+    return value
 
 
 @lru_cache(maxsize=16)
 def _decoder(number_chars: int, unique_keys: bool) -> json.JSONDecoder:
+    """
+    Give the decoder with these rules.
+
+    :param number_chars: 0: numbers are known to be within bounds.
+    """
+
     def integer(text: str) -> int:
         if len(text) > number_chars:
             raise ParseError(f"A number has more than {number_chars} characters.")
@@ -246,8 +308,8 @@ def _decoder(number_chars: int, unique_keys: bool) -> json.JSONDecoder:
 
     return json.JSONDecoder(
         object_pairs_hook=_unique if unique_keys else None,
-        parse_int=integer,
-        parse_float=fraction,
+        parse_int=integer if number_chars else None,
+        parse_float=fraction if number_chars else None,
         parse_constant=_refuse_constant,
     )
 

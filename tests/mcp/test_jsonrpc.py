@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from mcpgate.mcp.jsonrpc import (
     Response,
     decode,
     decode_server_line,
+    decode_value,
     encode,
     error_response,
     glimpse_answer_id,
@@ -241,6 +243,79 @@ class DecodeTests(SynchronousTestCase):
         self.assertNotIn(b"\r", line)
         self.assertEqual(decode(line), message)
         self.assertEqual(decode_server_line(line), message)
+
+
+class ManyValuesTests(SynchronousTestCase):
+    """Messages of very many values: the same rules, checked for all at once."""
+
+    bounds = Bounds(depth=5, nodes=100_000, number_chars=400)
+
+    def read(self, inner: bytes) -> object:
+        """Read a value among many others."""
+        message = decode_value(b"[%b[%b]]" % (b"1," * 5000, inner), bounds=self.bounds)
+        assert isinstance(message, list)
+        return message[-1][0]
+
+    def test_numbers(self) -> None:
+        """Numbers are what they are in a small message."""
+        for text in (b"12", b"-0.5", b"1e3", b"1E-3", b"9" * 300, b"1" * 399, b"0." + b"3" * 380):
+            self.assertEqual(self.read(text), json.loads(text))
+        self.assertEqual(self.read(b'"%b"' % (b"9" * 900)), "9" * 900)
+        for text in (b"9" * 401, b"1e999", b"-1E999", b"1.5e400", b"1" * 350 + b".0"):
+            with self.assertRaises(ParseError):
+                self.read(text)
+
+    def test_keys(self) -> None:
+        """A key twice is found."""
+        self.assertEqual(self.read(b'{"a":1,"b":1}'), {"a": 1, "b": 1})
+        with self.assertRaises(BadRequest):
+            self.read(b'{"a":1,"a":1}')
+
+    def test_collector(self) -> None:
+        """The garbage collector works on as it did, whatever is read."""
+        self.read(b"1")
+        self.assertTrue(gc.isenabled())
+        with self.assertRaises(ParseError):
+            self.read(b"x")
+        self.assertTrue(gc.isenabled())
+        gc.disable()
+        try:
+            self.read(b"1")
+            self.assertFalse(gc.isenabled())
+        finally:
+            gc.enable()
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.recursive(
+            st.none() | st.text(st.sampled_from('[]{}",\\a:')),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"\\'), inner),
+            max_leaves=30,
+        )
+    )
+    def test_depth(self, value: object) -> None:
+        """Depth is counted as it is, whatever brackets, quotes and escapes stand in texts."""
+
+        def depth(one: object) -> int:
+            if isinstance(one, dict):
+                one = list(one.values())
+            return 1 + max(map(depth, one), default=0) if isinstance(one, list) else 0
+
+        data = json.dumps(value).encode()
+        deep = depth(value)
+        for most in (1, 2, 3, 5):
+            bounds = replace(self.bounds, depth=most)
+            if deep <= most:
+                self.assertEqual(decode_value(data, bounds=bounds), value)
+            else:
+                with self.assertRaises(ParseError):
+                    decode_value(data, bounds=bounds)
+
+    def test_brackets_that_do_not_match(self) -> None:
+        """What is not JSON is refused, however its brackets stand."""
+        for inner in (b"[" * 9, b"]" * 9, b"][" * 9, b"[}" * 9, b"[" * 9 + b"}" * 9, b'"[' * 9):
+            with self.assertRaises(ParseError):
+                self.read(inner)
 
 
 class EncodeTests(SynchronousTestCase):
