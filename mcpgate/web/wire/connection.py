@@ -43,7 +43,7 @@ from mcpgate.timing.wheel import Deadline
 from mcpgate.web.wire.inbound import HTTP1Inbound, wants_more
 
 if TYPE_CHECKING:
-    from mcpgate.web.wire.front import FrontFactory
+    from mcpgate.web.wire.front import FrontFactory, Hoard
 
 log = Logger()
 
@@ -82,6 +82,7 @@ class HTTP1Connection:
         "_front",
         "_half_closed",
         "_head_begun",
+        "_hoard",
         "_inbound",
         "_mark_bytes",
         "_mark_s",
@@ -126,6 +127,7 @@ class HTTP1Connection:
         self._write_paused = False
         self._queue: deque[bytes] = deque()
         self._queued = 0
+        self._hoard: Hoard | None = None
         self._mark_bytes = 0
         self._direct: Server | None = None
         self._taken: IProtocol | None = None
@@ -246,6 +248,7 @@ class HTTP1Connection:
         """The client took everything the transport had."""
         self._write_paused = False
         self._due_write = inf
+        self._part_with_hoard()
         queue = self._queue
         while queue and not self._write_paused:
             piece = queue.popleft()
@@ -253,6 +256,8 @@ class HTTP1Connection:
             self._front.answers.held -= len(piece)
             self.transport.write(piece)
         if self._write_paused or queue:
+            self._part_with_hoard()  # What was written meanwhile knew no deadline.
+            self._note_hoard()
             return
         inbound = self._inbound
         if self._closing:
@@ -357,12 +362,25 @@ class HTTP1Connection:
                     self._front.answers.held += len(piece)
                 else:
                     self.transport.write(piece)
+            if self._hoard is None:
+                self._note_hoard()
             if self._front.answers.spent:
-                self._front.relieve()
+                self._front.answers.relieve()
         else:
             self.transport.write(data)
 
+    def _note_hoard(self) -> None:
+        """Where more waits for this client than a stream may have waiting, it may be cut off."""
+        if self._queued > self._front.bounds.queue_bytes:
+            self._hoard = self._front.answers.hoard(self, self._due_write)
+
+    def _part_with_hoard(self) -> None:
+        hoard, self._hoard = self._hoard, None
+        if hoard is not None:
+            self._front.answers.let_go(hoard)
+
     def _forget_queue(self) -> None:
+        self._part_with_hoard()
         self._queue.clear()
         self._front.answers.held -= self._queued
         self._queued = 0
@@ -436,16 +454,6 @@ class HTTP1Connection:
                 self._read(True)
             if self.parser.buffered:
                 self._advance()
-
-    @property
-    def hoards(self) -> bool:
-        """Tell whether more waits for this client than a stream may have waiting."""
-        return self._queued > self._front.bounds.queue_bytes
-
-    @property
-    def stalled_until(self) -> float:
-        """Clock reading at which it will be cut off unless it reads."""
-        return self._due_write
 
     def give_up(self) -> None:
         """Cut a client off that does not read."""

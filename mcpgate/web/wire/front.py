@@ -7,8 +7,10 @@ they share `ISlots` so that the caps hold over both.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Hashable
+from itertools import count
 from wsgiref.handlers import format_date_time
 
 from twisted.internet.defer import Deferred, succeed
@@ -71,6 +73,10 @@ class BodyBudget:
         return True
 
 
+#: When it is cut off anyway, a number of its own, the connection.
+Hoard = tuple[float, int, HTTP1Connection]
+
+
 class AnswerBudget:
     """
     Bytes of answers that wait for clients to read, over all connections (R26).
@@ -84,11 +90,35 @@ class AnswerBudget:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self.held = 0
+        # Those for whom a lot waits, by when they are cut off anyway.
+        self._hoards: list[Hoard] = []
+        self._numbers = count()
 
     @property
     def spent(self) -> bool:
         """Tell whether more waits than may."""
         return bool(self._limit_bytes) and self.held > self._limit_bytes
+
+    def hoard(self, connection: HTTP1Connection, until_s: float) -> Hoard:
+        """
+        Note that a lot waits for a client; give what `let_go` takes.
+
+        :param until_s: clock reading at which it is cut off unless it reads.
+        """
+        hoard = (until_s, next(self._numbers), connection)
+        insort(self._hoards, hoard)
+        return hoard
+
+    def let_go(self, hoard: Hoard) -> None:
+        """Little waits for it now, or it is gone."""
+        at = bisect_left(self._hoards, hoard)
+        if at < len(self._hoards) and self._hoards[at] is hoard:
+            del self._hoards[at]
+
+    def relieve(self) -> None:
+        """Cut off those that have not read for the longest, until the answers fit (R26)."""
+        while self.spent and self._hoards:
+            self._hoards.pop(0)[2].give_up()
 
 
 @implementer(IProtocolFactory)
@@ -216,14 +246,6 @@ class FrontFactory:
         self.meters.bytes_in += entry.bytes_in
         self.meters.bytes_out += entry.bytes_out
         self._record(entry)
-
-    def relieve(self) -> None:
-        """Cut off those that have not read for the longest, until the answers fit (R26)."""
-        while self.answers.spent:
-            slow = [connection for connection in self.connections if connection.hoards]
-            if not slow:
-                return
-            min(slow, key=lambda connection: connection.stalled_until).give_up()
 
     def date(self) -> bytes:
         """Give the value of ``Date``, made once a second."""

@@ -302,6 +302,37 @@ class SlowReaderTests(SynchronousTestCase):
             end.protocol.resumeProducing()
         self.assertEqual(door.factory.answers.held, 0)
 
+    def test_who_reads_is_spared(self) -> None:
+        """A client that took what waited, or a part, is not cut off in its old turn."""
+        door = Door(Bounds(connections=10, answers_bytes=40 * SLICE))
+        ends = [door.send(head()) for _ in range(4)]
+        protocols = []
+        for end, inbound in zip(ends[:3], door.inbounds, strict=False):
+            assert end.protocol is not None
+            protocols.append(end.protocol)
+            end.protocol.pauseProducing()
+            inbound.respond(200, [], b"a" * (12 * SLICE))
+            door.pass_time(1)
+        # The first takes everything, the second a slice and stalls again: the third is the next.
+        protocols[0].resumeProducing()
+        write = ends[1].write
+
+        def stall(data: bytes) -> None:
+            write(data)
+            protocols[1].pauseProducing()
+
+        ends[1].write = stall  # type: ignore[method-assign]  # a client that takes one slice
+        protocols[1].resumeProducing()
+        assert ends[3].protocol is not None
+        ends[3].protocol.pauseProducing()
+        door.inbounds[3].respond(200, [], b"a" * (20 * SLICE))
+        self.assertEqual([end.ended for end in ends], ["", "", "aborted", ""])
+        for end in (ends[1], ends[3]):
+            assert end.protocol is not None
+            end.protocol.cut()
+        self.assertEqual(door.factory.answers.held, 0)
+        self.assertEqual(door.factory.answers._hoards, [])
+
     def test_many_small_answers(self) -> None:
         """Clients for whom little waits are never cut off for the sake of the sum."""
         door = Door(Bounds(connections=100, answers_bytes=2 * SLICE))
