@@ -323,6 +323,14 @@ class ILease(Interface):
         """Give it back.  Idempotent."""
 
 
+class ILoan(Interface):
+    """What others do with an instance that was lent to them; read whenever somebody asks."""
+
+    in_work: int = Attribute("Requests under way.")
+    used_s: float = Attribute("Clock reading of the last use; 0 before there was one.")
+    heard_s: float = Attribute("Clock reading of when something came from the server last; or 0.")
+
+
 class IInstancePool(Interface):
     """Instances by (server, owner): one start for many waiters, caps, idle stop, backoff."""
 

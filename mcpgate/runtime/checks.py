@@ -103,7 +103,7 @@ class Check:
     def heard_s(self) -> float:
         """Clock reading of when anything was heard of it last."""
         heard_s: float = self.running.upstream.heard_s
-        return heard_s
+        return max(heard_s, self._record.heard_outside_s)
 
     @property
     def unresponsive(self) -> bool:
@@ -227,6 +227,7 @@ class Check:
     def _shut(self) -> None:
         if not self.shut:
             self.shut = True
+            self._record.recall()
             self._next_try_s = self._checks.clock.seconds() + BREAKER_OPEN_S
             self._checks.meters.events["health_shut"] += 1
             log.error(

@@ -26,7 +26,7 @@ from mcpgate.errors import (
     Overloaded,
     RateLimited,
 )
-from mcpgate.interfaces import IInstance, IInstancePool, ILease, IRuntime, IUpstream
+from mcpgate.interfaces import IInstance, IInstancePool, ILease, ILoan, IRuntime, IUpstream
 from mcpgate.model import (
     Caller,
     Exit,
@@ -201,6 +201,27 @@ class InstancePool:
         except GateError as error:
             return fail(error)
         return record.wait()
+
+    def lend(
+        self,
+        spec: ServerSpec,
+        owner: Owner,
+        loan: ILoan,
+        recalled: Callable[[GateError | None], None],
+    ) -> ILease | None:
+        """
+        Lend a running instance to others that use it by themselves, until the lease is released.
+
+        It is busy while they have something in work; that it is lent alone keeps it from nothing.
+
+        :param recalled: called when they are to begin nothing more: with why the instance ends,
+            when it is stopped or dies, once and for all; with None when what is in work may go on.
+        :return: None when there is none that could be used at once.
+        """
+        lease = self.ready(spec, owner)
+        if isinstance(lease, Lease):
+            lease.lend(loan, recalled)
+        return lease
 
     def start_ahead(self, spec: ServerSpec, owner: Owner, caller: Caller) -> bool:
         """See `IInstancePool.start_ahead`."""
@@ -675,7 +696,7 @@ class InstancePool:
             user=record.subject,
             state=core.state,
             since_at=core.since + to_wall,
-            last_use_at=record.last_use + to_wall,
+            last_use_at=record.used_s + to_wall,
             leases=record.active,
             passive=len(record.passive),
             starts=core.starts,
@@ -732,7 +753,7 @@ class InstancePool:
         found = {}
         since = self._clock.seconds() - within_s
         for record in self._records.values():
-            if record.caller is not None and record.last_use >= since:
+            if record.caller is not None and record.used_s >= since:
                 found[record.caller.principal] = record.caller
         return list(found.values())
 

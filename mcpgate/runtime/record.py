@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mcpgate.errors import GateError, RuntimeUnavailable, Starting
-from mcpgate.interfaces import IInstance, ILease
+from mcpgate.interfaces import IInstance, ILease, ILoan
 from mcpgate.model import Caller, Exit, InstanceKey, InstanceState, Isolation, ServerSpec, Usage
 from mcpgate.runtime.attempt import REMOTE, Order, Starter, exit_data
 from mcpgate.runtime.checks import Check
@@ -36,8 +36,9 @@ OVER: Final = frozenset({InstanceState.ABSENT, InstanceState.STOPPED, InstanceSt
 class Lease:
     """See `ILease`."""
 
-    __slots__ = ("_record", "_state", "_stopped", "instance", "upstream")
+    __slots__ = ("_recalled", "_record", "_state", "_stopped", "instance", "upstream")
 
+    _LENT: Final = 3
     _ACTIVE: Final = 2
     _PASSIVE: Final = 1
     _GONE: Final = 0
@@ -48,7 +49,8 @@ class Lease:
         self._record = record
         self._state = self._ACTIVE
         self._stopped: Callable[[], None] | None = None
-        record.active += 1
+        self._recalled: Callable[[GateError | None], None] | None = None
+        record.held += 1
         record.last_use = record.clock.seconds()
 
     def touch(self) -> None:
@@ -61,7 +63,7 @@ class Lease:
             return
         self._state = self._PASSIVE
         record = self._record
-        record.active -= 1
+        record.held -= 1
         record.last_use = record.clock.seconds()
         running = record.core.running
         if running is None or running.instance is not self.instance:
@@ -70,12 +72,24 @@ class Lease:
         self._stopped = stopped
         record.passive[self] = None
 
+    def lend(self, use: ILoan, recalled: Callable[[GateError | None], None]) -> None:
+        """See `InstancePool.lend`."""
+        if self._state == self._ACTIVE:
+            self._state = self._LENT
+            self._recalled = recalled
+            self._record.held -= 1
+            self._record.lent[self] = use
+
     def release(self) -> None:
         """See `ILease.release`."""
         record = self._record
         if self._state == self._ACTIVE:
-            record.active -= 1
+            record.held -= 1
             record.last_use = record.clock.seconds()
+        elif self._state == self._LENT:
+            loan = record.lent.pop(self, None)
+            if loan is not None:
+                record.last_use = max(record.last_use, loan.used_s)
         elif self._state == self._PASSIVE:
             record.passive.pop(self, None)
             self._stopped = None
@@ -90,6 +104,15 @@ class Lease:
             except Exception:
                 # A border: one stream's failure must not keep the others from being told.
                 log.failure("A passive lease could not be ended")
+
+    def recall(self, error: GateError | None) -> None:
+        """Have those it was lent to begin nothing more; see `InstancePool.lend`."""
+        if self._recalled is not None:
+            try:
+                self._recalled(error)
+            except Exception:
+                # A border, as above.
+                log.failure("A lent instance could not be recalled")
 
 
 class Copy:
@@ -126,7 +149,7 @@ class Record:
     :param look: called on the turn after the state changed, once for any number of changes.
     :ivar spec: the newest; what runs may have been started by an older one (``copy.spec``).
     :ivar caller: who asked last; None when nobody did, for an adopted copy.
-    :ivar active: leases that keep it from idling.
+    :ivar held: leases that keep it from idling; ``lent``: what others do with it by themselves.
     :ivar wanted: it is to be started again after a crash, without being asked.
     :ivar replaced: it was stopped for being silent: start it again if it is wanted.
     :ivar forgotten: its owner is gone: remove it when it is stopped.
@@ -150,7 +173,8 @@ class Record:
         self.key = key
         self.spec = spec
         self.caller = caller
-        self.active = 0
+        self.held = 0
+        self.lent: dict[Lease, ILoan] = {}
         self.passive: dict[Lease, None] = {}
         self.last_use = clock.seconds()
         self.crashes = Crashes()
@@ -179,6 +203,28 @@ class Record:
             return ""
         return self.caller.principal.subject
 
+    @property
+    def active(self) -> int:
+        """Tell how many uses keep it from idling, those of others included."""
+        if not self.lent:
+            return self.held
+        return self.held + sum(loan.in_work for loan in self.lent.values())
+
+    @property
+    def used_s(self) -> float:
+        """Give the clock reading of the last use, that of others included."""
+        return max([self.last_use, *(loan.used_s for loan in self.lent.values())])
+
+    @property
+    def heard_outside_s(self) -> float:
+        """Give the clock reading of when others heard something of it last; 0: they did not."""
+        return max((loan.heard_s for loan in self.lent.values()), default=0.0)
+
+    def recall(self) -> None:
+        """Have others begin nothing more with it; what they have in work goes on."""
+        for lease in tuple(self.lent):
+            lease.recall(None)
+
     def seen(self) -> Seen:
         """Show it to `mcpgate.runtime.plan`."""
         local = self.spec.runtime != REMOTE
@@ -186,7 +232,7 @@ class Record:
             key=self.key,
             state=self.core.state,
             since=self.core.since,
-            last_use=self.last_use,
+            last_use=self.used_s,
             busy=self.active > 0,
             local=local,
             weight_bytes=self.spec.restraint.memory_bytes if local else 0,
@@ -284,6 +330,10 @@ class Record:
         except Exception:
             # A border: the upstream is another room's.
             log.failure("The upstream of {server} did not close", server=self.key.server)
+        lent, self.lent = self.lent, {}
+        for lease, loan in lent.items():
+            self.last_use = max(self.last_use, loan.used_s)
+            lease.recall(error)
         passive, self.passive = self.passive, {}
         for lease in passive:
             lease.tell_stopped()

@@ -71,6 +71,7 @@ class HTTP1Inbound:
     :param began_s: reading of the connection's clock when the head was complete.
     :ivar flow: how to pause and resume the source of the answer, if it said.
     :ivar is_event_stream: the answer has begun and is one.
+    :ivar channel: the listener at which a worker took it; -1 where it came to this process.
     :ivar protocol: for the access log, where the client does not speak what is spoken here.
     :ivar reading: somebody takes the body.
     """
@@ -94,6 +95,7 @@ class HTTP1Inbound:
         "_paused",
         "_status",
         "_unsent",
+        "channel",
         "extra_fields",
         "finished",
         "flow",
@@ -125,6 +127,7 @@ class HTTP1Inbound:
         self.finished = False
         self.reading = False
         self.protocol = ""
+        self.channel = -1
         self.flow: tuple[Callable[[], None], Callable[[], None]] | None = None
         self._link = link
         self._began_s = began_s

@@ -2,8 +2,9 @@
 Counted places over all processes: a table in memory that they share, one part for each.
 
 Every process writes its own part alone and reads all of them, so nothing is locked, and what a
-process that died had taken is given back by clearing its part.  Two that take the last place at
-the same moment may both get it; both count from then on.
+process that died had taken is given back by clearing its part.  A place is taken first and counted
+then: there are never more than the limit, but of two that take the last one at the same moment
+both may be refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ENTRIES: Final = 1 << 15
 _WINDOW: Final = 32
 _ENTRY: Final = struct.Struct("=8sQ")
 _PART: Final = (ENTRIES + _WINDOW) * _ENTRY.size
+# Names of keys seen lately; the same few come all the time.
+_REMEMBERED: Final = 4096
 
 
 def make_table(parts: int) -> int:
@@ -47,54 +50,74 @@ class SharedPlaces:
         self._memory = mmap.mmap(descriptor, 0)
         self._part = part
         self._parts = len(self._memory) // _PART
+        self._known: dict[Hashable, tuple[bytes, int]] = {}
 
     def acquire(self, key: Hashable, limit: int) -> bool:
         """See `ISlots.acquire`."""
-        name, first = _place(key)
-        if limit and self._taken(name, first) >= limit:
-            return False
+        name, first = self._place(key)
         start = self._part * _PART + first
-        free = -1
-        for at in range(start, start + _WINDOW * _ENTRY.size, _ENTRY.size):
-            found, count = _ENTRY.unpack_from(self._memory, at)
-            if count and found == name:
-                _ENTRY.pack_into(self._memory, at, name, count + 1)
+        at = self._find(name, start)
+        if at < 0:
+            at = self._free(start)
+            if at < 0:
+                # More keys than the table was made for: better served uncounted than not.
                 return True
-            if not count and free < 0:
-                free = at
-        if free >= 0:
-            _ENTRY.pack_into(self._memory, free, name, 1)
-        # Else more keys than the table was made for: better served uncounted than not.
+            count = 0
+        else:
+            _, count = _ENTRY.unpack_from(self._memory, at)
+        _ENTRY.pack_into(self._memory, at, name, count + 1)
+        if limit and self._taken(name, first) > limit:
+            _ENTRY.pack_into(self._memory, at, name, count)
+            return False
         return True
 
     def release(self, key: Hashable) -> None:
         """See `ISlots.release`."""
-        name, first = _place(key)
-        start = self._part * _PART + first
-        for at in range(start, start + _WINDOW * _ENTRY.size, _ENTRY.size):
-            found, count = _ENTRY.unpack_from(self._memory, at)
-            if count and found == name:
+        name, first = self._place(key)
+        at = self._find(name, self._part * _PART + first)
+        if at >= 0:
+            _, count = _ENTRY.unpack_from(self._memory, at)
+            if count:
                 _ENTRY.pack_into(self._memory, at, name, count - 1)
-                return
 
     def taken(self, key: Hashable) -> int:
-        """Tell how many places of ``key`` are taken, over all processes."""
-        return self._taken(*_place(key))
-
-    def _taken(self, name: bytes, first: int) -> int:
-        total = 0
-        for part in range(self._parts):
-            start = part * _PART + first
-            for at in range(start, start + _WINDOW * _ENTRY.size, _ENTRY.size):
-                found, count = _ENTRY.unpack_from(self._memory, at)
-                if count and found == name:
-                    total += count
-                    break
-        return total
+        """Tell how many places of ``key`` are taken, in all processes."""
+        return self._taken(*self._place(key))
 
     def clear(self, part: int) -> None:
         """Give back what a process that is no more had taken."""
         self._memory[part * _PART : (part + 1) * _PART] = bytes(_PART)
+
+    def _taken(self, name: bytes, first: int) -> int:
+        total = 0
+        for part in range(self._parts):
+            at = self._find(name, part * _PART + first)
+            if at >= 0:
+                total += _ENTRY.unpack_from(self._memory, at)[1]
+        return total
+
+    def _find(self, name: bytes, start: int) -> int:
+        """Give where the entry of this name is in its window; -1 when there is none."""
+        end = start + _WINDOW * _ENTRY.size
+        at = self._memory.find(name, start, end)
+        while at >= 0 and (at - start) % _ENTRY.size:
+            at = self._memory.find(name, at + 1, end)
+        return at
+
+    def _free(self, start: int) -> int:
+        """Give where nothing is counted in a window of ours; -1 when all of it is taken."""
+        for at in range(start, start + _WINDOW * _ENTRY.size, _ENTRY.size):
+            if not _ENTRY.unpack_from(self._memory, at)[1]:
+                return at
+        return -1
+
+    def _place(self, key: Hashable) -> tuple[bytes, int]:
+        place = self._known.get(key)
+        if place is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            place = self._known[key] = _place(key)
+        return place
 
 
 def _place(key: Hashable) -> tuple[bytes, int]:
