@@ -145,6 +145,9 @@ class IRateLimiter(Interface):
     def take(key: Hashable, rate: Rate, cost: float) -> Decision:
         """Take ``cost`` tokens from the bucket of ``key`` if there are enough."""
 
+    def give_back(key: Hashable, rate: Rate, cost: float) -> None:
+        """Return tokens that were taken for something that did not happen."""
+
 
 class ISlots(Interface):
     """Counted places: calls in work, streams, connections."""

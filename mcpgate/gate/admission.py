@@ -178,6 +178,14 @@ class Admission:
         if rate is not None:
             self._take(("server", server), rate, 1.0)
 
+    def give_back(self, caller: Caller, server: str, server_rate: Rate | None = None) -> None:
+        """Return what `call` took, for one that is charged elsewhere."""
+        if self._per_key is not None:
+            self._limiter.give_back(("key", caller.principal), self._per_key, self._call_cost)
+        rate = server_rate or self._per_server
+        if rate is not None:
+            self._limiter.give_back(("server", server), rate, 1.0)
+
     def told(self, caller: Caller) -> None:
         """
         Count one message that wants no answer: as often as calls, out of a bucket of its own.

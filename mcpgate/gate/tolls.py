@@ -30,6 +30,10 @@ class Tolls:
             self._meters.events["rate_limited"] += 1
             raise
 
+    def give_back(self, caller: Caller, spec: ServerSpec) -> None:
+        """Return what one call has cost: somebody else will charge it."""
+        self._admission.give_back(caller, spec.name, spec.rate)
+
     def hears(self, caller: Caller, *, count: int) -> bool:
         """
         Take what messages cost that want no answer; False when there are too many of them.

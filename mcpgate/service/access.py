@@ -26,9 +26,12 @@ from mcpgate.gate.access.revocation import Revocations
 from mcpgate.gate.access.static import Apart, StaticAuthenticator
 from mcpgate.gate.admission import Admission, RateLimiter, Slots
 from mcpgate.gate.pipeline import Gate
-from mcpgate.interfaces import IAuthenticator
+from mcpgate.interfaces import IAuthenticator, IRateLimiter, ISlots
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
+from mcpgate.web.workers.buckets import SharedBuckets
+from mcpgate.web.workers.places import SharedPlaces
+from mcpgate.web.workers.tables import Tables
 
 if TYPE_CHECKING:
     from mcpgate.gate.access.outbound import OutboundClient
@@ -53,12 +56,19 @@ class Access:
 
 
 def make_access(
-    reactor: Any, config: Config, digest: KeyDigest, meters: Meters, apart: Apart
+    reactor: Any,
+    config: Config,
+    digest: KeyDigest,
+    meters: Meters,
+    apart: Apart,
+    tables: Tables | None = None,
 ) -> Access:
     """
     Put the sources of ``[auth]`` together.
 
     :param apart: see `StaticAuthenticator`.
+    :param tables: what workers share with this process, where there are any: their requests count
+        too.
     :raises KeyFileError: a key file is there and can not be used.
     """
     auth, limits = config.auth, config.limits
@@ -86,12 +96,16 @@ def make_access(
             sources.append(cached)
         else:
             sources.append(_anonymous(source, auth.sources, digest))
-    slots = Slots()
+    slots: ISlots = Slots()
+    limiter: IRateLimiter = RateLimiter(reactor, limits.max_buckets)
+    if tables is not None:
+        slots = SharedPlaces(tables.places, 0)
+        limiter = SharedBuckets(reactor, tables.buckets, limiter)
     gate = Gate(
         authenticator=sources[0] if len(sources) == 1 else AnyOf(sources),
         lockout=Lockout(reactor, meters, rate=auth.failures_per_address, lockout_s=auth.lockout_s),
         admission=Admission(
-            RateLimiter(reactor, limits.max_buckets),
+            limiter,
             slots,
             per_key=limits.per_key,
             per_address=limits.per_address,

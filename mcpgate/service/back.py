@@ -31,7 +31,7 @@ from mcpgate.runtime.remote import RemoteRuntime
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, Remote, plain_endpoint, remote
+from mcpgate.upstream.http import HTTPUpstream, reach
 from mcpgate.upstream.modern_stdio import ModernStdioUpstream
 from mcpgate.upstream.questions import question
 from mcpgate.upstream.sse import SSEUpstream
@@ -257,7 +257,7 @@ def make_connect(
                     strangers=spec.isolation is Isolation.SHARED,
                 )
             return converse(spec, instance.channel, instance.when_ended(), instance.instance_id)
-        place = _place(sockets, spec, instance)
+        place = reach(sockets, spec, instance.address)
         http = HTTPUpstream(
             reactor,
             place.make_endpoint,
@@ -296,17 +296,3 @@ def make_connect(
         )
 
     return connect
-
-
-def _place(reactor: Any, spec: ServerSpec, instance: IInstance) -> Remote:
-    """Tell where a server listens: where its URL says, or where it was started."""
-    if spec.url:
-        return remote(reactor, spec.url)
-    if instance.address is None:
-        raise BackendUnavailable("The server has no address.")
-    host, port = instance.address
-    return Remote(
-        make_endpoint=lambda: plain_endpoint(reactor, host, port),
-        authority=f"{host}:{port}".encode("ascii"),
-        target=spec.mcp_path.encode("ascii"),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +13,12 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from mcpgate.config.model import Config, GateSection
+from mcpgate.gate.access.digest import SECRET_BYTES, KeyDigest
 from mcpgate.gate.admission import Slots
 from mcpgate.gate.server_hosts import ServerHosts
 from mcpgate.http.strictness import WireBounds
 from mcpgate.interfaces import IInbound
+from mcpgate.service.grants import grant_rules
 from mcpgate.service.workers import Handed, Workers
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
@@ -27,11 +30,14 @@ from mcpgate.web.listening.handshake import TLSFactory
 from mcpgate.web.listening.listeners import Bound, Kind, Listeners, parse_listen
 from mcpgate.web.listening.redirect import Redirect
 from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore, Source
+from mcpgate.web.relay.relay import Watch
 from mcpgate.web.wire.bounds import Bounds, connections_allowed
 from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.wire.http2 import HTTP2Factory
 from mcpgate.web.workers.assignment import Assignment
+from mcpgate.web.workers.granting import Grants, Lend
 from mcpgate.web.workers.link import LinkFactory
+from mcpgate.web.workers.tables import Tables
 
 log = Logger()
 
@@ -87,6 +93,9 @@ class Front:
 
     :param sockets: what sockets are watched by; see `polled`.
     :param servers: gives the names of servers and groups there are now.
+    :param tables: what workers share with this process, where there are any.
+    :ivar workers: None when there are none.
+    :ivar grants: what they do by themselves, once `grant` was called.
     :ivar store: the certificates; None when nothing is served over TLS.
     """
 
@@ -103,6 +112,7 @@ class Front:
         record: Callable[[AccessEntry], None],
         wall: Callable[[], float],
         servers: Callable[[], Iterable[str]],
+        tables: Tables | None = None,
     ) -> None:
         gate = config.gate
         self._reactor = reactor
@@ -130,7 +140,9 @@ class Front:
             wall=wall,
         )
         self._answers = AnswerBudget(bounds.answers_bytes)
-        self.workers = self._make_workers() if gate.workers > 1 else None
+        self.grants: Grants | None = None
+        self._digest_key = secrets.token_bytes(SECRET_BYTES)
+        self.workers = None if tables is None else self._make_workers(tables)
         if self.workers is not None:
             self._shared["slots"] = self.workers.places
         self.store: CertificateStore | None = None
@@ -188,7 +200,7 @@ class Front:
 
     # --- Workers --------------------------------------------------------------------------------
 
-    def _make_workers(self) -> Workers:
+    def _make_workers(self, tables: Tables) -> Workers:
         gate = self._config.gate
         self._link = LinkFactory(
             answers=self._answers, **{**self._shared, "slots": Slots(), "meters": self._meters}
@@ -199,10 +211,31 @@ class Front:
             state_dir=gate.state_dir,
             link=self._link,
             assignment=self._assignment,
+            tables=tables,
             meters=self._meters,
             record=self._record,
             share=self._share,
         )
+
+    def grant(self, lend: Lend, watch: Watch) -> Grants | None:
+        """
+        Let workers relay by themselves, if there are any; give what is to be told of what passes.
+
+        :param lend: see `InstancePool.lend`.
+        :param watch: see `Revocations.watch`.
+        """
+        workers = self.workers
+        if workers is not None:
+            self.grants = Grants(
+                self._reactor,
+                uses=workers.uses,
+                digest=KeyDigest(self._digest_key),
+                lend=lend,
+                watch=watch,
+                tell=workers.tell,
+            )
+            workers.grants = self.grants.told
+        return self.grants
 
     def _share(self, here: bool) -> None:
         for listeners in self._listeners:
@@ -225,9 +258,12 @@ class Front:
             name="",
             link="",
             places=0,
+            buckets=0,
+            uses=0,
             part=0,
             sockets=(),
             bounds=self._shared["bounds"],
+            rules=grant_rules(self._config, self._digest_key),
             certificates=tuple(
                 (certificate.files.chain, certificate.files.key_path)
                 for certificate in certificates
@@ -279,6 +315,9 @@ class Front:
             (bound.host for bound in self.bound),
         )
         self._guard.own_hosts(names, any_address=every)
+        if self.grants is not None:
+            # Each is for a host that was one of the gate's.
+            self.grants.withdraw_all()
 
     def refresh_certificates(self) -> None:
         """Read certificates again if they changed."""
@@ -316,7 +355,10 @@ class Front:
             drains.append(self.workers.drain())
         await DeferredList(drains, consumeErrors=True).addTimeout(timeout_s, self._reactor)
         left = sum(len(front.connections) for front in self._fronts)
-        return left if self.workers is None or not self.workers.alive else left + self._link.busy
+        if self.workers is not None and self.workers.alive:
+            left += self._link.busy
+            left += self.grants.in_work if self.grants is not None else 0
+        return left
 
 
 def now() -> datetime:

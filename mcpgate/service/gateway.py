@@ -74,6 +74,7 @@ from mcpgate.web.relay.relay import Relay
 from mcpgate.web.relay.relay_route import RelayRoute
 from mcpgate.web.wire.http2 import HTTP2Missing
 from mcpgate.web.wire.request_ids import request_ids
+from mcpgate.web.workers.tables import Tables
 
 log = Logger()
 
@@ -83,6 +84,8 @@ REFRESH_S = 2.0
 WATCH_S = 2.0
 # Containers are held against what the engine says this often (R48, R55).
 RECONCILE_S = 60.0
+# Grants that nobody uses any more are let go of this often.
+GRANTS_S = 1.0
 # Streams closed in a second while memory is short.
 SHED_AT_ONCE = 64
 # More than this for what comes after draining: instances stop by the ladder of their grace.
@@ -148,7 +151,8 @@ class Gateway(StagedService):
         secret = self._secret = load_secret(gate.state_dir, os.urandom)
         digest = KeyDigest(secret)
         self.reading = OneThread(reactor.callFromThread, "reading")
-        self.access: Access = make_access(reactor, config, digest, meters, self.reading.run)
+        tables = self._tables = Tables.make(gate.workers) if gate.workers > 1 else None
+        self.access: Access = make_access(reactor, config, digest, meters, self.reading.run, tables)
         self.access.revocations.on_revoked(self._revoked)
         self._thread = OneThread(reactor.callFromThread, "sessions")
         self.store = SQLiteStore(reactor, self._thread, gate.state_dir / "sessions.sqlite")
@@ -231,8 +235,12 @@ class Gateway(StagedService):
             servers=lambda: [spec.name for spec in (*self.catalog.servers, *self.catalog.groups)],
             record=self._counted(self._logs.record if self._logs is not None else ignore),
             wall=time.time,
+            tables=tables,
         )
         self.catalog.watch(self.front.servers_changed)
+        self.grants = self.front.grant(self.pool.lend, self.access.revocations.watch)
+        if self.grants is not None:
+            self.catalog.watch(self.grants.withdraw_all)
         self.pages = Pages(self, make_id)
         self.dispatcher = self._make_dispatcher()
         self.reloading = Reload(self)
@@ -345,7 +353,12 @@ class Gateway(StagedService):
                 clock=self._reactor,
                 public_url=config.gate.public_url,
             ),
-            relay=RelayRoute(gate=gate, pool=self.pool, relay=relay),
+            relay=RelayRoute(
+                gate=gate,
+                pool=self.pool,
+                relay=relay,
+                passing=None if self.grants is None else self.grants.passing,
+            ),
             greet=greeting,
         )
 
@@ -388,6 +401,8 @@ class Gateway(StagedService):
             Stage("drain", stop=self._drain),
             self._public,
         ]
+        if self.grants is not None:
+            stages.insert(-1, Ticker(reactor, GRANTS_S, self.grants.look, name="grants"))
         if config.admin.listen:
             admin = self.front.serve(config.admin.listen, self.pages.show_admin)
             admin.setName("admin listeners")  # Two services of one name are refused.
@@ -464,6 +479,8 @@ class Gateway(StagedService):
         self._ready = False
         self._draining = True
         self.dispatcher.draining = True
+        if self.grants is not None:
+            self.grants.close()
 
     @deferred
     async def _drain(self) -> None:
@@ -537,6 +554,12 @@ class Gateway(StagedService):
         workers = self.front.workers
         if workers is not None:
             readings["workers"] = ("Worker processes that accept.", lambda: workers.accepting)
+        grants = self.grants
+        if grants is not None:
+            readings["grants"] = (
+                "What workers relay by themselves: one for each key, server and host.",
+                lambda: len(grants),
+            )
         if self._logs is not None:
             readings["log_lines_dropped"] = ("Log lines lost.", self._logs.dropped)
         return readings

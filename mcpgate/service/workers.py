@@ -35,8 +35,11 @@ from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.ticker import Ticker
 from mcpgate.web.listening.listeners import Kind
 from mcpgate.web.workers.assignment import Assignment, SharedSocket
+from mcpgate.web.workers.entries import read_entry
 from mcpgate.web.workers.link import LinkFactory
-from mcpgate.web.workers.places import SharedPlaces, make_table
+from mcpgate.web.workers.places import SharedPlaces
+from mcpgate.web.workers.tables import Tables
+from mcpgate.web.workers.uses import Uses
 
 log = Logger()
 
@@ -55,8 +58,7 @@ WATCH_S: Final = 5.0
 LONG_LIFE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 30.0
 
-_PLACES: Final = 3
-_FIRST_SHARED: Final = 4
+_PLACES, _BUCKETS, _USES, _FIRST_SHARED = range(3, 7)
 _LINE_BYTES: Final = 256 * KIB
 _STDERR_LINES: Final = 20
 _STDERR_CHARS: Final = 500
@@ -91,6 +93,8 @@ class _Process(ProcessProtocol):
         self.counted: dict[str, int] = {}
         self.connections = 0
         self.connections_total = 0
+        self.streams = 0
+        self.calls_in_work = 0
         self.longest_turn_s = 0.0
         self._workers = workers
         self._orders = orders
@@ -150,8 +154,11 @@ class Workers:
 
     :param link: serves the workers' requests.
     :param assignment: what each is told; sockets, name and link are filled in here.
-    :param record: takes access entries of requests that workers have refused by themselves.
+    :param record: takes access entries of requests that workers have answered by themselves.
+    :param tables: memory that is shared with them; let go of at the end.
+    :param grants: tells what workers that come up may do by themselves.
     :ivar places: taken by clients of all processes; this one's own part of them.
+    :ivar uses: what workers do by themselves.
     :param share: called with whether this process shall accept by itself: only while no worker
         does.
     """
@@ -164,6 +171,7 @@ class Workers:
         state_dir: Path,
         link: LinkFactory,
         assignment: Callable[[], Assignment],
+        tables: Tables,
         meters: Meters,
         record: Callable[[AccessEntry], None],
         share: Callable[[bool], None],
@@ -173,8 +181,10 @@ class Workers:
         self._count = count
         self._path = state_dir / SOCKET_NAME
         self._link = link
-        self._table = make_table(1 + count)
-        self.places = SharedPlaces(self._table, 0)
+        self._tables = tables
+        self.places = SharedPlaces(tables.places, 0)
+        self.uses = Uses(tables.uses, 0)
+        self.grants: Callable[[], list[dict[str, Any]]] = list
         self._assignment = assignment
         self._meters = meters
         self._record = record
@@ -256,6 +266,8 @@ class Workers:
             link=str(self._path),
             part=number,
             places=_PLACES,
+            buckets=_BUCKETS,
+            uses=_USES,
             sockets=sockets,
         )
         process = _Process(self, number, orders.write())
@@ -272,7 +284,9 @@ class Workers:
                 0: "w",
                 1: "r",
                 2: "r",
-                _PLACES: self._table,
+                _PLACES: self._tables.places,
+                _BUCKETS: self._tables.buckets,
+                _USES: self._tables.uses,
                 **{_FIRST_SHARED + index: one.descriptor for index, one in enumerate(self._handed)},
             },
         )
@@ -300,12 +314,16 @@ class Workers:
             self._accepting = wanted
             self._share_here(wanted)
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Say something to every worker that is up."""
+        for process in self._processes.values():
+            if process.ready:
+                process.tell(message)
+
     def accept(self, channels: list[int], wanted: bool) -> None:
         """Have workers take connections on these channels, or leave them in the kernel's queue."""
         self._held = [] if wanted else channels
-        for process in self._processes.values():
-            if process.ready:
-                process.tell({"accept": wanted, "channels": channels})
+        self.tell({"accept": wanted, "channels": channels})
 
     # --- What workers say -----------------------------------------------------------------------
 
@@ -320,10 +338,16 @@ class Workers:
             log.info("{name} (process {pid}) accepts", name=process.name, pid=process.pid)
             if self._held:
                 process.tell({"accept": False, "channels": self._held})
+            for grant in self.grants():
+                process.tell(grant)
             self._share()
             self._tell_changed()
-        elif "entry" in message:
-            self._record(AccessEntry(**message["entry"]))
+        elif "entries" in message:
+            for told in message["entries"]:
+                entry = read_entry(told)
+                self._meters.bytes_in += entry.bytes_in
+                self._meters.bytes_out += entry.bytes_out
+                self._record(entry)
         elif "log" in message:
             level = LogLevel.lookupByName(message["log"])
             log.emit(level, "{name}: {text}", name=process.name, text=message["text"])
@@ -337,15 +361,23 @@ class Workers:
         process.connections = counts["connections"]
         process.connections_total = counts["connections_total"]
         process.longest_turn_s = counts["longest_turn_s"]
+        meters.streams += counts["streams"] - process.streams
+        meters.calls_in_work += counts["calls_in_work"] - process.calls_in_work
+        process.streams = counts["streams"]
+        process.calls_in_work = counts["calls_in_work"]
         for event, total in counts["events"].items():
             meters.events[event] += total - process.counted.get(event, 0)
             process.counted[event] = total
 
     def ended(self, process: _Process, reason: Failure) -> None:
         """Take note that one has ended; start another in its place."""
-        self._meters.connections -= process.connections
-        process.connections = 0
+        meters = self._meters
+        meters.connections -= process.connections
+        meters.streams -= process.streams
+        meters.calls_in_work -= process.calls_in_work
+        process.connections = process.streams = process.calls_in_work = 0
         self.places.clear(process.number)
+        self.uses.clear(process.number)
         process.ready = False
         self._processes.pop(process.number, None)
         self._died += 1
@@ -444,6 +476,6 @@ class Workers:
         self._link.abort_all()
         port, self._port = self._port, None
         if port is not None:
-            os.close(self._table)
+            self._tables.close()
             await maybeDeferred(port.stopListening)
             self._path.unlink(missing_ok=True)

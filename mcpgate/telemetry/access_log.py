@@ -32,6 +32,7 @@ class AccessEntry:
     :ivar status: 0 when the client went before an answer began.
     :ivar complete: the answer was sent whole.
     :ivar notes: what the rooms added: server, principal (fingerprint), reason ..
+    :ivar at: wall clock, seconds, of its end, where that is not now; 0: it is.
     """
 
     peer: str
@@ -45,6 +46,7 @@ class AccessEntry:
     protocol: str
     complete: bool
     notes: dict[str, object]
+    at: float = 0.0
 
 
 class AccessLog:
@@ -80,7 +82,7 @@ class AccessLog:
 
     def __call__(self, entry: AccessEntry) -> None:
         """Note an entry."""
-        self._entries.append((self._wall(), entry))
+        self._entries.append((entry.at or self._wall(), entry))
         if len(self._entries) >= self._flush_entries:
             self.flush()
 

@@ -31,6 +31,7 @@ from zope.interface import implementer
 from mcpgate.errors import BackendUnavailable, BadRequest, GateError, Overloaded
 from mcpgate.http.responses import ResponseHeads
 from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstream
+from mcpgate.model import ServerSpec
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
 from mcpgate.upstream.addresses import NamedEndpoint
@@ -172,7 +173,7 @@ class HTTPUpstream:
         """See `IUpstream.ask_alive`."""
         if self._closed is not None or self._question is None:
             return False
-        if any(connection.paused for connection in self._connections):
+        if self.held_up:
             # It may stand still because a client does not read: that is no silence of its own.
             return False
         # A server that serves one connection at a time would wait for the next request on a kept
@@ -193,6 +194,11 @@ class HTTPUpstream:
             stream=False,
         )
         return True
+
+    @property
+    def held_up(self) -> bool:
+        """Tell whether an answer stands still because somebody does not take it."""
+        return any(connection.paused for connection in self._connections)
 
     def _heard(self) -> None:
         self.heard_s = self.seconds()
@@ -449,3 +455,21 @@ def remote(reactor: Any, url: str, *, trust_root: Any = None) -> Remote:
         return wrapClientTLS(options, endpoint)
 
     return Remote(make_endpoint=make_endpoint, authority=authority, target=target.encode("ascii"))
+
+
+def reach(reactor: Any, spec: ServerSpec, address: tuple[str, int] | None) -> Remote:
+    """
+    Tell where a server listens: where its URL says, or where it was started.
+
+    :raises BackendUnavailable: it has neither.
+    """
+    if spec.url:
+        return remote(reactor, spec.url)
+    if address is None:
+        raise BackendUnavailable("The server has no address.")
+    host, port = address
+    return Remote(
+        make_endpoint=lambda: plain_endpoint(reactor, host, port),
+        authority=f"{host}:{port}".encode("ascii"),
+        target=spec.mcp_path.encode("ascii"),
+    )

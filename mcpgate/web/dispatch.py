@@ -21,6 +21,7 @@ from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.endpoint import MCPEndpoint
 from mcpgate.web.mcp.over_sse.endpoint import SSEEndpoint
 from mcpgate.web.mcp.rest.endpoint import RESTEndpoint
+from mcpgate.web.mcp.rest.paths import is_face
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import refuse, refuse_message
 
@@ -106,7 +107,7 @@ class Dispatcher:
             self._endpoint.serve(inbound, caller, route.spec)
         elif route.is_sse:
             self._sse.serve(inbound, caller, route)
-        elif self._rest.takes(route):
+        elif is_face(route):
             self._rest.serve(inbound, caller, route)
         elif not route.rest:
             raise NotFound(f"The MCP endpoint is /{route.spec.name}/mcp.")

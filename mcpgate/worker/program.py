@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from twisted.internet import stdio
 from twisted.internet.defer import DeferredList
@@ -22,12 +23,20 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger, globalLogPublisher
 
+from mcpgate.gate.access.digest import KeyDigest
+from mcpgate.gate.admission import Admission, RateLimiter
+from mcpgate.gate.server_hosts import ServerHosts
+from mcpgate.gate.tolls import Tolls
+from mcpgate.http.forwarding import Forwarding
 from mcpgate.interfaces import IInbound
+from mcpgate.model import Rate
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe
 from mcpgate.timing.poller import polled
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
+from mcpgate.upstream.http import reach
+from mcpgate.web.guard import Guard
 from mcpgate.web.listening.acceptor import Acceptor
 from mcpgate.web.listening.certificates import CertificateFiles
 from mcpgate.web.listening.handshake import TLSFactory
@@ -38,13 +47,18 @@ from mcpgate.web.wire.front import AnswerBudget, BodyBudget, FrontFactory
 from mcpgate.web.wire.http2 import HTTP2Factory
 from mcpgate.web.wire.request_ids import request_ids
 from mcpgate.web.workers.assignment import Assignment, SharedSocket, read_assignment
+from mcpgate.web.workers.buckets import SharedBuckets
+from mcpgate.web.workers.granted import Granted
 from mcpgate.web.workers.passing import Passing
 from mcpgate.web.workers.places import SharedPlaces
+from mcpgate.web.workers.uses import Uses
 from mcpgate.worker.reporting import OwnerLine, OwnerObserver
 
 log = Logger()
 
 REPORT_S: Final = 1.0
+#: What was served is told of this often, many requests at once.
+ENTRIES_S: Final = 0.1
 #: Certificates that changed are noticed this often.
 REFRESH_S: Final = 2.0
 LAST_WORDS_S: Final = 1.0
@@ -75,7 +89,7 @@ class Worker:
         self._wheel = DeadlineWheel(reactor)
         self._fronts: list[FrontFactory | HTTP2Factory] = []
         self._acceptors: list[tuple[int, Acceptor]] = []
-        self.line = OwnerLine(self._told, self._end)
+        self.line = OwnerLine(self._told, self._end, wall)
         self._passing = Passing(
             reactor,
             lambda: UNIXClientEndpoint(sockets, assignment.link, checkPID=False),
@@ -86,6 +100,8 @@ class Worker:
         self._ended = False
         self._make_id = request_ids(secrets.token_hex(4))
         bounds = assignment.bounds
+        slots = SharedPlaces(assignment.places, assignment.part)
+        self._granted = self._make_granted(assignment, slots)
         self._http2: dict[str, Any] = dict(
             clock=reactor,
             wheel=self._wheel,
@@ -93,7 +109,7 @@ class Worker:
             make_request_id=self._make_id,
             record=self.line.record,
             meters=self._meters,
-            slots=SharedPlaces(assignment.places, assignment.part),
+            slots=slots,
             budget=BodyBudget(bounds.bodies_bytes),
             wall=wall,
         )
@@ -110,8 +126,47 @@ class Worker:
         self._services = [
             StallProbe(reactor, self._meters),
             Ticker(reactor, REPORT_S, self._report, name="report"),
+            Ticker(reactor, ENTRIES_S, self.line.flush, name="entries"),
             Ticker(reactor, REFRESH_S, self._refresh, name="certificates"),
         ]
+
+    def _make_granted(self, assignment: Assignment, slots: SharedPlaces) -> Granted:
+        reactor, rules = self._reactor, assignment.rules
+        server_hosts = ServerHosts(rules.server_hosts, urlsplit(rules.public_url).hostname or "")
+        limiter = SharedBuckets(reactor, assignment.buckets, RateLimiter(reactor))
+        return Granted(
+            reactor,
+            wheel=self._wheel,
+            meters=self._meters,
+            uses=Uses(assignment.uses, assignment.part),
+            guard=Guard(
+                # Each grant is for one host that the owner's guard has let in.
+                allowed_hosts=("*",),
+                allowed_origins=rules.allowed_origins,
+                trusted_proxies=rules.trusted_proxies,
+                public_url=rules.public_url,
+            ),
+            server_hosts=server_hosts,
+            headers=tuple(name.encode("ascii") for name in rules.headers),
+            anonymous=rules.anonymous,
+            digest=KeyDigest(bytes.fromhex(rules.digest_key)),
+            tolls=Tolls(
+                Admission(
+                    limiter,
+                    slots,
+                    per_key=None if rules.per_key is None else Rate(*rules.per_key),
+                    per_address=None,
+                    per_server=None if rules.per_server is None else Rate(*rules.per_server),
+                    concurrent_per_key=rules.concurrent_per_key,
+                    call_cost=rules.call_cost,
+                ),
+                self._meters,
+            ),
+            forwarding=Forwarding(rules.headers),
+            keepalive_s=rules.keepalive_s,
+            reach=lambda spec, address: reach(self._sockets, spec, address),
+            has_room=lambda: self.line.has_room,
+        )
 
     def start(self) -> None:
         """Accept connections, and say so."""
@@ -126,7 +181,8 @@ class Worker:
         self.line.tell({"ready": True})
 
     def _factory(self, shared: SharedSocket) -> IProtocolFactory:
-        factory = self._http_factory(shared, self._passing.channel(shared.channel))
+        pass_on = self._passing.channel(shared.channel)
+        factory = self._http_factory(shared, self._granted.channel(shared.channel, pass_on))
         if shared.proxied:
             return ProxiedFactory(factory, wheel=self._wheel, meters=self._meters)
         return factory
@@ -159,12 +215,15 @@ class Worker:
             self._store.refresh()
 
     def _report(self) -> None:
+        self._granted.look()
         meters = self._meters
         self.line.tell(
             {
                 "connections": meters.connections,
                 "connections_total": meters.connections_total,
                 "longest_turn_s": meters.longest_turn_s,
+                "streams": meters.streams,
+                "calls_in_work": meters.calls_in_work,
                 # Certificates are the owner's to tell of, once.
                 "events": {
                     event: count
@@ -183,6 +242,8 @@ class Worker:
             for channel, acceptor in self._acceptors:
                 if channel in message["channels"]:
                     acceptor.hold(not message["accept"])
+        else:
+            self._granted.told(message)
 
     def _drain(self) -> None:
         """Accept nothing more; end when every connection has ended.  The owner has the clock."""
@@ -192,6 +253,7 @@ class Worker:
         drained.addCallback(lambda _: self._over())
 
     def _over(self) -> None:
+        self.line.flush()
         self._report()
         # What was said last gets out; then the line ends, and with it the worker.
         self.line.transport.loseConnection()

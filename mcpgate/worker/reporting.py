@@ -18,25 +18,16 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from mcpgate.telemetry.access_log import AccessEntry
+from mcpgate.web.workers.entries import write_entry
 from mcpgate.web.workers.passing import PASSED
 
 # Of a log message; the owner cuts it once more.
 MESSAGE_CHARS: Final = 2000
 # An owner that does not read is busy: what it is told then is lost, never held without end.
-MOST_LINES: Final = 5000
-
-ENTRY_FIELDS: Final = (
-    "peer",
-    "method",
-    "path",
-    "status",
-    "bytes_in",
-    "bytes_out",
-    "duration_s",
-    "request_id",
-    "protocol",
-    "complete",
-)
+# Entries of requests that were served here are kept for it: more are not served then.
+MOST_ENTRIES: Final = 5000
+#: Entries in one line: it is to stay well below what the owner reads of one.
+ENTRIES: Final = 100
 
 
 class OwnerLine(LineOnlyReceiver):
@@ -45,14 +36,22 @@ class OwnerLine(LineOnlyReceiver):
 
     :param told: called with each message.
     :param gone: called when the owner is no more.
+    :param wall: seconds since the epoch.
     """
 
     delimiter = b"\n"
 
-    def __init__(self, told: Callable[[dict[str, Any]], None], gone: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        told: Callable[[dict[str, Any]], None],
+        gone: Callable[[], None],
+        wall: Callable[[], float],
+    ) -> None:
         self._told = told
         self._gone = gone
+        self._wall = wall
         self._full = False
+        self._entries: list[list[Any]] = []
 
     transport: Any
 
@@ -67,6 +66,7 @@ class OwnerLine(LineOnlyReceiver):
     def resumeProducing(self) -> None:
         """It reads again."""
         self._full = False
+        self.flush()
 
     def stopProducing(self) -> None:
         """`connectionLost` tells."""
@@ -84,16 +84,28 @@ class OwnerLine(LineOnlyReceiver):
         if self.transport is not None and not self._full:
             self.sendLine(json.dumps(message).encode("ascii"))
 
+    @property
+    def has_room(self) -> bool:
+        """Tell whether the owner keeps up with what it is told of requests."""
+        return len(self._entries) < MOST_ENTRIES
+
     def record(self, entry: AccessEntry) -> None:
-        """Tell of a request that the owner never saw: a breach of HTTP, a client too slow."""
-        if PASSED not in entry.notes:
-            told = {name: getattr(entry, name) for name in ENTRY_FIELDS}
-            notes = {
-                name: note
-                for name, note in entry.notes.items()
-                if isinstance(note, str | int | float)
-            }
-            self.tell({"entry": {**told, "notes": notes}})
+        """
+        Tell of a request that the owner never saw, soon: `flush` does it.
+
+        Served here, a breach of HTTP, a client too slow.
+        """
+        if PASSED in entry.notes or not self.has_room:
+            return
+        self._entries.append(write_entry(entry, self._wall()))
+        if len(self._entries) == ENTRIES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits; for a ticker, and at the end."""
+        while self._entries and not self._full and self.transport is not None:
+            told, self._entries = self._entries[:ENTRIES], self._entries[ENTRIES:]
+            self.tell({"entries": told})
 
 
 @implementer(ILogObserver)

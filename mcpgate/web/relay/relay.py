@@ -47,7 +47,7 @@ def _unwatched(caller: Caller, ending: Callable[[], None]) -> Callable[[], None]
     return _nothing
 
 
-def _refused(inbound: IInbound, error: GateError, sent: bool) -> None:
+def _refused(inbound: IInbound, lease: ILease, error: GateError, sent: bool) -> None:
     refuse(inbound, error)
 
 
@@ -60,8 +60,8 @@ class Relay:
     :param watch: keeps the key of a long stream checked, and calls back when it is revoked (R58);
         gives what is called when the stream has ended.  See `Revocations.watch`.
     :param sending: called when a request leaves for the server.
-    :param fail: tells a client that its request has failed; with whether anything of it may have
-        reached the server.
+    :param fail: tells a client that its request has failed; with the lease it had, and whether
+        anything of it may have reached the server.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Relay:
         keepalive_s: float = 15.0,
         watch: Watch = _unwatched,
         sending: Callable[[IInbound], None] | None = None,
-        fail: Callable[[IInbound, GateError, bool], None] = _refused,
+        fail: Callable[[IInbound, ILease, GateError, bool], None] = _refused,
     ) -> None:
         self.watch = watch
         self.seconds = clock.seconds
@@ -355,7 +355,7 @@ class _Passage:
 
     def _fail(self, error: GateError, sent: bool = False) -> None:
         if not self._over:
-            self._relay.fail(self._inbound, error, sent)
+            self._relay.fail(self._inbound, self._lease, error, sent)
             self._done()
 
     def _done(self) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes, urlsplit
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mcpgate.errors import NotFound
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
-from mcpgate.model import Caller, Isolation, ServerSpec
+from mcpgate.model import Caller
 from mcpgate.web.mcp.cold.leases import Leases
 from mcpgate.web.mcp.post import owner_of
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import refuse
+from mcpgate.web.relay.paths import whereto
 from mcpgate.web.relay.relay import Relay
 
 
@@ -24,29 +24,30 @@ class RelayRoute:
     ``ANY /{server}/{path}``: admits, leases an instance, hands over to the byte relay.
 
     Ordinary HTTP statuses are used here: this is no MCP session.
+
+    :param passing: told of each request that passes at once, before it does.
     """
 
-    def __init__(self, *, gate: Gate, pool: IInstancePool, relay: Relay) -> None:
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        pool: IInstancePool,
+        relay: Relay,
+        passing: Callable[[IInbound, Caller, Route, ILease], None] | None = None,
+    ) -> None:
         self._gate = gate
         self._leases = Leases(pool, gate.charge_start)
         self._relay = relay
+        self._passing = passing
 
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request."""
-        spec, head = route.spec, inbound.head
-        prefix = inbound.peer.prefix + head.path[: len(head.path) - len(route.rest)]
-        if not (spec.transport.listens and spec.relay):
-            raise NotFound(f"The MCP endpoint is {prefix.decode('latin-1')}/mcp.")
-        if climbs(route.rest):
-            raise NotFound("A path must not hold '.' or '..' as a segment.")
-        if spec.isolation is Isolation.PER_SESSION:
-            raise NotFound("This server has no paths beside sessions.")
+        spec = route.spec
+        target, prefix = whereto(inbound, route)
         self._gate.charge(caller, spec)
         leave = self._gate.enter(caller)
         owner = owner_of(spec, caller.principal, "")
-        target = _base(spec) + route.rest
-        if head.query is not None:
-            target += b"?" + head.query
 
         def pass_on(lease: ILease) -> None:
             if inbound.finished:
@@ -69,34 +70,9 @@ class RelayRoute:
 
         lease = self._leases.ready(spec, owner)
         if lease is not None:
+            if self._passing is not None:
+                self._passing(inbound, caller, route, lease)
             pass_on(lease)
             return
         waiting = Deferred.fromCoroutine(self._leases.get(spec, owner, caller))
         waiting.addCallback(pass_on).addErrback(refused)
-
-
-def climbs(path: bytes) -> bool:
-    """
-    Tell whether a path could mean one outside of what it begins with, to anybody (R81).
-
-    A server may decode once more than we, take a backslash for a slash or cut parameters off
-    (``..;x``).
-    """
-    for _ in range(3):
-        if b"\0" in path:
-            return True
-        segments = path.replace(b"\\", b"/").split(b"/")
-        if any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
-            return True
-        decoded = unquote_to_bytes(path)
-        if decoded == path:
-            return False
-        path = decoded
-    return True
-
-
-def _base(spec: ServerSpec) -> bytes:
-    """Give the path below which a remote server's other paths are: beside its MCP endpoint."""
-    if not spec.url:
-        return b""
-    return urlsplit(spec.url).path.rpartition("/")[0].encode("ascii")

@@ -521,13 +521,16 @@ class HTTP1Connection:
         peer: Peer,
         request_id: str,
         dispatch: Callable[[IInbound], None],
+        *,
         protocol: str = "",
+        channel: int = -1,
     ) -> None:
         self._head_begun = False
         self._due_head = inf
         self._requests += 1
         inbound = HTTP1Inbound(self, head, peer, request_id, self._front.clock.seconds())
         inbound.protocol = protocol
+        inbound.channel = channel
         self._inbound = inbound
         try:
             dispatch(inbound)

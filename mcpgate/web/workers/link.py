@@ -74,7 +74,12 @@ class LinkConnection(HTTP1Connection):
         dropped = (FIELD, b"host") if told.hostless else (FIELD,)
         fields = Fields(line for line in head.fields.lines if line[0] not in dropped)
         self._serve(
-            replace(head, fields=fields), told.peer, told.request_id, dispatch, told.protocol
+            replace(head, fields=fields),
+            told.peer,
+            told.request_id,
+            dispatch,
+            protocol=told.protocol,
+            channel=told.channel,
         )
 
 

@@ -157,7 +157,7 @@ def _note_sent(inbound: IInbound) -> None:
     inbound.notes[PASSED] = True
 
 
-def _failed(inbound: IInbound, error: GateError, sent: bool) -> None:
+def _failed(inbound: IInbound, lease: ILease, error: GateError, sent: bool) -> None:
     if sent or inbound.started:
         # As when a gate without workers has died: nobody knows what became of the request.
         inbound.abort()

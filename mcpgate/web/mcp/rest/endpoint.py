@@ -33,6 +33,7 @@ from mcpgate.mcp.modern import MODERN, Context
 from mcpgate.mcp.openapi import Tool, document, error_of, plain
 from mcpgate.model import Caller
 from mcpgate.web.mcp.rest.page import POLICY, render
+from mcpgate.web.mcp.rest.paths import PAGE, TOOLS
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.mcp.together.member import Members, RefusedError
 from mcpgate.web.refusal import JSON, NO_STORE, refuse
@@ -44,9 +45,6 @@ _NAME_CHARS: Final = 1000
 
 _READ: Final = ((b"allow", b"GET, HEAD, OPTIONS"),)
 _CALL: Final = ((b"allow", b"POST, OPTIONS"),)
-_DOCUMENT: Final = b"/openapi.json"
-_PAGE: Final = b"/docs"
-_TOOLS: Final = b"/tools/"
 _HTML: Final = [
     (b"content-type", b"text/html; charset=utf-8"),
     NO_STORE,
@@ -80,19 +78,10 @@ class RESTEndpoint:
         self._clock = clock
         self._public_url = public_url
 
-    def takes(self, route: Route) -> bool:
-        """Tell whether a path is one of these; where the face is on they go before the relay's."""
-        if not route.spec.openapi_face:
-            return False
-        rest = route.rest
-        return rest in (_DOCUMENT, _PAGE) or (
-            rest.startswith(_TOOLS) and b"/" not in rest[len(_TOOLS) :] and rest != _TOOLS
-        )
-
     def serve(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request of a known caller; it may use the server."""
         method = inbound.head.method
-        calls = route.rest.startswith(_TOOLS)
+        calls = route.rest.startswith(TOOLS)
         fields = _CALL if calls else _READ
         if method == "OPTIONS":
             inbound.respond(204, list(fields), b"")
@@ -108,7 +97,7 @@ class RESTEndpoint:
 
     def _posted(self, inbound: IInbound, caller: Caller, route: Route, body: bytes) -> None:
         try:
-            name = _tool_name(route.rest[len(_TOOLS) :])
+            name = _tool_name(route.rest[len(TOOLS) :])
             arguments = decode_value(body) if body.strip() else {}
             if not isinstance(arguments, dict):
                 raise BadRequest("The body must be a JSON object: the arguments of the tool.")
@@ -151,7 +140,7 @@ class RESTEndpoint:
         listing = Deferred.fromCoroutine(self._list(inbound, caller, route))
         tools = await listing.addTimeout(LIST_WAIT_S, self._clock)
         url = self._url(inbound, route)
-        if route.rest == _PAGE:
+        if route.rest == PAGE:
             return list(_HTML), render(route.spec.name, url, tools)
         told = document(tools, title=route.spec.name, version=__version__, url=url)
         return _json(told)
