@@ -14,7 +14,7 @@ from mcpgate.model import InstanceState, Lifetime, ServerSpec, Transport, Usage
 from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.pool import InstancePool, Report
 from mcpgate.timing.wheel import DeadlineWheel
-from tests.runtime.test_pool import SPEC, FakeUpstream, PoolTestCase, caller, owner
+from tests.runtime.test_pool import SPEC, FakeUpstream, Loan, PoolTestCase, caller, owner
 
 LIFE = Lifetime(
     stop_grace_s=1.0,
@@ -98,6 +98,16 @@ class AskingTests(ChecksTestCase):
         for _ in range(40):
             self.run_on(5)
             self.upstreams[0].heard_s = self.clock.seconds()
+        self.assertEqual(self.upstreams[0].asked, [])
+
+    def test_whoever_speaks_to_others_is_not_asked(self) -> None:
+        """What others hear of it counts as well."""
+        self.start().release()
+        loan = Loan()
+        self.pool.lend(CHECKED, self.report().key.owner, loan, lambda _: None)
+        for _ in range(40):
+            self.run_on(5)
+            loan.heard_s = self.clock.seconds()
         self.assertEqual(self.upstreams[0].asked, [])
 
     def test_being_asked_is_no_use(self) -> None:
@@ -343,6 +353,8 @@ class RemoteTests(ChecksTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.start(ELSEWHERE).release()
+        self.recalled: list[object] = []
+        self.pool.lend(ELSEWHERE, self.report().key.owner, Loan(), self.recalled.append)
         self.answering = False
         self.run_on(60)
 
@@ -350,6 +362,8 @@ class RemoteTests(ChecksTestCase):
         """One that does not answer is left alone: callers are told so at once."""
         self.assertEqual(self.meters.events["health_replaced"], 0)
         self.assertEqual(self.meters.events["health_shut"], 1)
+        # Others begin nothing more with it; what they have in work goes on.
+        self.assertEqual(self.recalled, [None])
         self.assertEqual(self.upstreams[0].closed, [])
         self.assertTrue(self.report().unresponsive)
         self.assertIs(self.report().state, InstanceState.RUNNING)

@@ -24,7 +24,7 @@ from mcpgate.errors import (
     RuntimeUnavailable,
     Starting,
 )
-from mcpgate.interfaces import IInstance, IInstancePool, ILease, IUpstream
+from mcpgate.interfaces import IInstance, IInstancePool, ILease, ILoan, IUpstream
 from mcpgate.model import (
     Caller,
     Exit,
@@ -68,6 +68,15 @@ class FakeUpstream:
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`."""
         self.closed.append(error)
+
+
+@implementer(ILoan)
+class Loan:
+    """What others do with a copy."""
+
+    def __init__(self) -> None:
+        self.in_work = 0
+        self.used_s = self.heard_s = 0.0
 
 
 class FakeProbe:
@@ -793,6 +802,54 @@ class IdleTests(PoolTestCase):
         self.leased().make_passive(lambda: told.append("stopped"))
         self.crash()
         self.assertEqual(told, ["stopped"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def lent(self, told: list[object]) -> tuple[Loan, ILease]:
+        """Lend a running copy."""
+        self.leased().release()
+        loan = Loan()
+        lease = self.pool.lend(SPEC, owner("a"), loan, told.append)
+        assert lease is not None
+        return loan, lease
+
+    def test_lent(self) -> None:
+        """What others have in work keeps it running, and counts; that it is lent does not."""
+        told: list[object] = []
+        loan, lease = self.lent(told)
+        loan.in_work = 2
+        self.assertEqual(self.pool.instances()[0].leases, 2)
+        self.sweep_after(1000)
+        self.assertEqual(self.state(), [InstanceState.RUNNING])
+        loan.in_work, loan.used_s = 0, self.clock.seconds()
+        self.sweep_after(800)
+        self.assertEqual(self.state(), [InstanceState.RUNNING])
+        self.sweep_after(200)
+        self.assertEqual(self.state(), [InstanceState.STOPPED])
+        self.assertIsInstance(told[0], BackendUnavailable)
+        lease.release()
+        self.assertEqual((len(told), self.pool.instances()[0].leases), (1, 0))
+        self.assertIsNone(self.pool.lend(SPEC, owner("b"), loan, told.append))
+
+    def test_lent_and_given_back(self) -> None:
+        """The last use of others is a use of the copy; who gave it back hears no more of it."""
+        told: list[object] = []
+        loan, lease = self.lent(told)
+        self.clock.advance(600)
+        loan.used_s = self.clock.seconds()
+        lease.release()
+        self.sweep_after(400)
+        self.assertEqual(self.state(), [InstanceState.RUNNING])
+        self.crash()
+        self.assertEqual(told, [])
+
+    def test_lent_to_one_with_a_bug(self) -> None:
+        """One failure does not keep the others from being told."""
+        told: list[object] = []
+        self.leased().release()
+        self.pool.lend(SPEC, owner("a"), Loan(), lambda _: 1 / 0)  # type: ignore[arg-type,return-value]  # a bug
+        self.pool.lend(SPEC, owner("a"), Loan(), told.append)
+        self.crash()
+        self.assertIsInstance(told[0], BackendDied)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_removal(self) -> None:

@@ -19,8 +19,11 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.listening.listeners import Kind
 from mcpgate.web.wire.bounds import Bounds
-from mcpgate.web.workers.assignment import Assignment, read_assignment
+from mcpgate.web.workers.assignment import Assignment, GrantRules, read_assignment
+from mcpgate.web.workers.entries import write_entry
 from mcpgate.web.workers.link import LinkFactory
+from mcpgate.web.workers.tables import Tables
+from mcpgate.web.workers.uses import Uses
 
 
 class Child:
@@ -73,6 +76,8 @@ def counts(connections: int, **events: int) -> dict[str, Any]:
         "connections": connections,
         "connections_total": connections,
         "longest_turn_s": 0.02,
+        "streams": 1,
+        "calls_in_work": 2,
         "events": events,
     }
 
@@ -103,8 +108,17 @@ class WorkersTests(SynchronousTestCase):
             state_dir=self.folder,
             link=link,
             assignment=lambda: Assignment(
-                name="", link="", places=0, part=0, sockets=(), bounds=Bounds()
+                name="",
+                link="",
+                places=0,
+                buckets=0,
+                uses=0,
+                part=0,
+                sockets=(),
+                bounds=Bounds(),
+                rules=GrantRules(digest_key=""),
             ),
+            tables=Tables.make(2),
             meters=self.meters,
             record=self.entries.append,
             share=self.accepting.append,
@@ -124,12 +138,14 @@ class WorkersTests(SynchronousTestCase):
     def test_start(self) -> None:
         """Each gets its orders and the sockets; this process accepts until the first is up."""
         one, two = self.reactor.children
+        self.workers.grants = lambda: [{"grant": 1}]
         orders = read_assignment(one.told[0])
         self.assertEqual((orders.name, orders.part), ("worker 1", 1))
         self.assertEqual(one.descriptors[orders.sockets[0].descriptor], 17)
         self.assertEqual(self.accepting, [])
         one.says(ready=True)
         self.assertEqual(self.accepting, [False])
+        self.assertEqual(json.loads(one.told[1]), {"grant": 1})
         self.assertNoResult(self.starting)
         two.says(ready=True)
         self.successResultOf(self.starting)
@@ -179,12 +195,17 @@ class WorkersTests(SynchronousTestCase):
         two.says(**counts(4))
         one.says(**counts(2, http_reject=3))
         self.assertEqual(self.meters.connections, 6)
+        self.assertEqual((self.meters.streams, self.meters.calls_in_work), (2, 4))
         self.assertEqual(self.meters.events["http_reject"], 3)
         # Of the owner's own turns this says nothing.
         self.assertEqual(self.meters.longest_turn_s, 0.0)
         self.assertEqual(self.workers.views()[0].longest_turn_s, 0.02)
+        Uses(one.descriptors[5], 2).begin(3, 0, 1.0)
+        self.assertEqual(self.workers.uses.in_work(3), 1)
         two.ends()
         self.assertEqual(self.meters.connections, 2)
+        self.assertEqual((self.meters.streams, self.meters.calls_in_work), (1, 2))
+        self.assertEqual(self.workers.uses.in_work(3), 0)
         self.assertEqual(self.meters.events["worker_replaced"], 1)
 
     def test_entry_and_log(self) -> None:
@@ -202,9 +223,11 @@ class WorkersTests(SynchronousTestCase):
             protocol="HTTP/1.1",
             complete=True,
             notes={"reason": "bad_request"},
+            at=7.5,
         )
-        one.says(entry={name: getattr(entry, name) for name in AccessEntry.__slots__})
-        self.assertEqual(self.entries, [entry])
+        one.says(entries=[write_entry(entry, 7.5)] * 2)
+        self.assertEqual(self.entries, [entry] * 2)
+        self.assertEqual((self.meters.bytes_in, self.meters.bytes_out), (0, 18))
         one.says(log="warn", text="hello")
 
     def test_nonsense(self) -> None:

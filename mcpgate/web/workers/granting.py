@@ -24,7 +24,6 @@ from mcpgate.interfaces import IInbound, ILease, ILoan
 from mcpgate.model import Caller, Owner, ServerSpec, Transport
 from mcpgate.upstream.http import HTTPUpstream
 from mcpgate.web.mcp.post import owner_of
-from mcpgate.web.wire.inbound import HTTP1Inbound
 from mcpgate.web.workers.grant import GRANT_S, Grant, write_error
 from mcpgate.web.workers.uses import GRANTS, Uses
 
@@ -120,7 +119,9 @@ class Grants:
 
     def passing(self, inbound: IInbound, caller: Caller, route: Route, lease: ILease) -> None:
         """Take note of a request that the byte relay is about to pass on."""
-        if not isinstance(inbound, HTTP1Inbound) or inbound.channel < 0 or self.closed:
+        # Only what a worker has taken has one.
+        channel: int = getattr(inbound, "channel", -1)
+        if channel < 0 or self.closed:
             return
         if route.spec.transport is not Transport.HTTP or not isinstance(
             lease.upstream, HTTPUpstream
@@ -130,7 +131,7 @@ class Grants:
         prefix = head.path[: len(head.path) - len(route.rest)]
         host = head.fields.get(b"host")
         place = (
-            *(inbound.channel, host, prefix),
+            *(channel, host, prefix),
             *(route.spec.name, who.issuer, who.subject, who.key_digest),
         )
         now = self._clock.seconds()
@@ -140,7 +141,7 @@ class Grants:
                 given.until_s = now + GRANT_S
                 self._tell({"renewed": given.grant.serial, "for_s": GRANT_S})
         elif self._asks_again(place, now) and self._free:
-            self._give(place, inbound.channel, host, prefix, caller, route.spec, lease)
+            self._give(place, channel, host, prefix, caller, route.spec, lease)
 
     def _asks_again(self, place: _Place, now: float) -> bool:
         before = self._asked.pop(place, None)

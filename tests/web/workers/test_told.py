@@ -9,7 +9,7 @@ from mcpgate.http.heads import Peer
 from mcpgate.http.strictness import WireBounds
 from mcpgate.web.listening.listeners import Kind
 from mcpgate.web.wire.bounds import Bounds
-from mcpgate.web.workers.assignment import Assignment, SharedSocket, read_assignment
+from mcpgate.web.workers.assignment import Assignment, GrantRules, SharedSocket, read_assignment
 from mcpgate.web.workers.told import FIELD, Told, read_told, write_told
 
 
@@ -46,9 +46,14 @@ class AssignmentTests(SynchronousTestCase):
             name="worker 1",
             link="/run/x.sock",
             places=3,
+            buckets=4,
+            uses=5,
             part=1,
             sockets=(SharedSocket(descriptor=4, kind=Kind.TLS, proxied=True, channel=0),),
             bounds=Bounds(wire=WireBounds(head_bytes=9), connections=7),
+            rules=GrantRules(
+                digest_key="ab" * 32, headers=("X-Key",), per_key=(1.0, 2.0), public_url="https://a"
+            ),
             certificates=(("a.pem", "a.key"),),
             http2=True,
         )
