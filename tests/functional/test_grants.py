@@ -49,6 +49,7 @@ class GrantTests(TestCase):
         """Start it with two keys."""
         self.gate = GateProcess(self, WORKERS + text)
         self.keys = [self.gate.add_key(name) for name in ("ann", "ben")]
+        self.addCleanup(self.gate.stop)
         return self.gate.start()
 
     def stats(self) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Server:
         receiver.response_end([])
 
 
+def nowhere() -> Any:
+    """Connect to nothing."""
+
+
 class Instance:
     """A copy of a server."""
 
@@ -127,10 +131,10 @@ class GrantedTests(SynchronousTestCase):
         self.copy = "copy-1"
         self.upstream = HTTPUpstream(
             self.clock,
-            lambda: None,
+            nowhere,
             authority=b"a",
             wheel=self.wheel,
-            meters=self.meters,  # type: ignore[arg-type,return-value]  # never connects
+            meters=self.meters,
         )
         self.room = True
         self.owner = Grants(
@@ -272,7 +276,7 @@ class GrantedTests(SynchronousTestCase):
     def test_what_fits_no_grant(self) -> None:
         """Everything else goes to the owner, as it came."""
         self.granted()
-        for how in (
+        every: tuple[dict[str, Any], ...] = (
             {"key": b"k2"},
             {"key": b""},
             {"host": b"other"},
@@ -285,8 +289,9 @@ class GrantedTests(SynchronousTestCase):
             {"more": ((b"origin", b"https://evil.example"),)},
             {"more": ((b"authorization", b"Bearer other"),)},
             {"query": b"access_token=x"},
-        ):
-            inbound, passed = self.ask(**how)  # type: ignore[arg-type]  # by name
+        )
+        for how in every:
+            inbound, passed = self.ask(**how)
             self.assertTrue(passed, how)
             self.assertEqual(inbound.extra_fields, [])
             self.assertEqual(inbound.notes, {})
