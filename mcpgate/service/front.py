@@ -234,7 +234,7 @@ class Front:
                 watch=watch,
                 tell=workers.tell,
             )
-            workers.grants = self.grants.told
+            workers.grants, workers.renew = self.grants.told, self.grants.renew
         return self.grants
 
     def _share(self, here: bool) -> None:

@@ -134,10 +134,13 @@ class Gateway(StagedService):
         self.wheel = DeadlineWheel(reactor)
         self._state_dir = StateDir(config.gate.state_dir)
         self._state_dir.take()
+        self._tables: Tables | None = None
         try:
             self._build()
         except BaseException:
             self._state_dir.release()
+            if self._tables is not None:
+                self._tables.close()
             raise
 
     # --- Putting together -----------------------------------------------------------------------

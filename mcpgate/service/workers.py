@@ -82,6 +82,10 @@ class Handed:
     channel: int
 
 
+def _nobody(serial: int) -> None:
+    """Nothing was granted."""
+
+
 class _Process(ProcessProtocol):
     """One worker, seen from here."""
 
@@ -156,7 +160,8 @@ class Workers:
     :param assignment: what each is told; sockets, name and link are filled in here.
     :param record: takes access entries of requests that workers have answered by themselves.
     :param tables: memory that is shared with them; let go of at the end.
-    :param grants: tells what workers that come up may do by themselves.
+    :ivar grants: tells what workers that come up may do by themselves; ``renew``: called with
+        the serial of what one of them goes on doing.
     :ivar places: taken by clients of all processes; this one's own part of them.
     :ivar uses: what workers do by themselves.
     :param share: called with whether this process shall accept by itself: only while no worker
@@ -185,6 +190,7 @@ class Workers:
         self.places = SharedPlaces(tables.places, 0)
         self.uses = Uses(tables.uses, 0)
         self.grants: Callable[[], list[dict[str, Any]]] = list
+        self.renew: Callable[[int], None] = _nobody
         self._assignment = assignment
         self._meters = meters
         self._record = record
@@ -348,6 +354,8 @@ class Workers:
                 self._meters.bytes_in += entry.bytes_in
                 self._meters.bytes_out += entry.bytes_out
                 self._record(entry)
+        elif "renew" in message:
+            self.renew(message["renew"])
         elif "log" in message:
             level = LogLevel.lookupByName(message["log"])
             log.emit(level, "{name}: {text}", name=process.name, text=message["text"])

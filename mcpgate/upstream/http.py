@@ -195,6 +195,10 @@ class HTTPUpstream:
         )
         return True
 
+    def let_go(self, pool: Hashable) -> None:
+        """Close the connections kept for this pool key: somebody else asks for it now."""
+        _retire(self._idle.get(pool, []))
+
     @property
     def held_up(self) -> bool:
         """Tell whether an answer stands still because somebody does not take it."""

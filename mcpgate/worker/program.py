@@ -165,6 +165,7 @@ class Worker:
             forwarding=Forwarding(rules.headers),
             keepalive_s=rules.keepalive_s,
             reach=lambda spec, address: reach(self._sockets, spec, address),
+            renew=lambda serial: self.line.tell({"renew": serial}),
             has_room=lambda: self.line.has_room,
         )
 

@@ -40,6 +40,8 @@ class OwnerLine(LineOnlyReceiver):
     """
 
     delimiter = b"\n"
+    # A grant holds what a server's entry says of fields.
+    MAX_LENGTH = 1 << 20
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from mcpgate import errors
 from mcpgate.errors import GateError, Internal
 from mcpgate.model import Isolation, Principal, Rate, ServerSpec, Transport
 
-#: A grant holds for so long, then a request has to come by the owner again.
+#: A grant holds for so long, unless a worker that uses it asks for it to go on.
 GRANT_S: Final = 10.0
 
 # What is said of an entry in plain words of JSON.

@@ -39,7 +39,7 @@ Dispatch = Callable[[IInbound], None]
 _Place = tuple[int, bytes | None, bytes, str]
 
 _NOBODY: Final = Secret("")
-#: Of the time a grant has left, the part after which one request goes by the owner to renew it.
+#: Of the time a grant has, the part after which it is asked for again.
 RENEW_AT: Final = 0.75
 
 
@@ -56,7 +56,7 @@ class _Held:
     A grant as this worker holds it.
 
     :ivar caller: made of the first request's credential; its digest is the grant's.
-    :ivar renewing: a request is on its way to the owner, so that the grant goes on.
+    :ivar renewing: the owner was asked to let it go on.
     """
 
     __slots__ = (
@@ -132,6 +132,7 @@ class Granted:
     :param anonymous: requests without a key may have a grant.
     :param digest: of credentials, as the owner makes it for grants.
     :param reach: tells where a server is.
+    :param renew: asks the owner to let a grant go on, by its serial.
     :param has_room: tells whether what is served here can be told the owner.
     """
 
@@ -151,6 +152,7 @@ class Granted:
         forwarding: Forwarding,
         keepalive_s: float,
         reach: Callable[[ServerSpec, tuple[str, int] | None], Remote],
+        renew: Callable[[int], None],
         has_room: Callable[[], bool],
     ) -> None:
         self.seconds = clock.seconds
@@ -165,6 +167,7 @@ class Granted:
         self._digest = digest
         self._tolls = tolls
         self._reach = reach
+        self._renew = renew
         self._has_room = has_room
         self._relay = Relay(
             clock,
@@ -250,14 +253,14 @@ class Granted:
         return held, route, caller
 
     def _goes_on(self, held: _Held, now: float) -> bool:
-        """Tell whether a grant still serves; the first request to ask late goes by the owner."""
+        """Tell whether a grant still serves; when its time is nearly up, ask for more."""
         if now >= held.until_s:
             self._forget(held)
             return False
-        if held.renewing:
-            return True
-        held.renewing = True
-        return False
+        if not held.renewing:
+            held.renewing = True
+            self._renew(held.grant.serial)
+        return True
 
     def _pass(self, inbound: IInbound, use: _Use, route: Route, caller: Caller) -> None:
         spec = route.spec

@@ -2,10 +2,10 @@
 The owner's end of grants: what workers may relay by themselves, until when, and who is told so.
 
 A key that asks for a server's other paths twice within `GRANT_S` gets a grant, which every worker
-is told of.  While one stands the copy it names is lent (busy while requests are in work, told to
-the workers when it ends), and the key is kept checked as if a stream were open.  A grant ends when
-it was not asked for again in time, or at once: with its key, its copy, the configuration, the gate.
-It is forgotten when the last request under it has ended.
+is told of, and which goes on as long as one of them uses it.  While it stands the copy it names is
+lent (busy while requests are in work; the workers are told when it ends), and the key is kept
+checked as if a stream were open.  A grant ends when its time is up, or at once: with its key, its
+copy, the configuration, the gate.  It is forgotten when the last request under it has ended.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class Grants:
         self._serial = 0
         self._asked: OrderedDict[_Place, float] = OrderedDict()
         self._given: dict[_Place, _Given] = {}
+        self._by_serial: dict[int, _Given] = {}
         # Withdrawn, with requests still in work perhaps.
         self._ending: list[_Given] = []
         self.closed = False
@@ -135,12 +136,7 @@ class Grants:
             *(route.spec.name, who.issuer, who.subject, who.key_digest),
         )
         now = self._clock.seconds()
-        given = self._given.get(place)
-        if given is not None:
-            if given.until_s - now < GRANT_S / 2:
-                given.until_s = now + GRANT_S
-                self._tell({"renewed": given.grant.serial, "for_s": GRANT_S})
-        elif self._asks_again(place, now) and self._free:
+        if place not in self._given and self._asks_again(place, now) and self._free:
             self._give(place, channel, host, prefix, caller, route.spec, lease)
 
     def _asks_again(self, place: _Place, now: float) -> bool:
@@ -185,10 +181,18 @@ class Grants:
         if given.lease is None or given.lease.instance is not lease.instance:
             self._release(given)
             return
-        self._given[place] = given
+        self._given[place] = self._by_serial[grant.serial] = given
         given.unwatch = self._watch(caller, lambda: self._revoked(place, given))
         self._uses.grant(grant.number, grant.serial)
         self._tell({"grant": grant.write(), "for_s": GRANT_S})
+
+    def renew(self, serial: int) -> None:
+        """Let a grant go on, if it stands: a worker uses it."""
+        now = self._clock.seconds()
+        given = self._by_serial.get(serial)
+        if given is not None and given.until_s - now < GRANT_S / 2:
+            given.until_s = now + GRANT_S
+            self._tell({"renewed": serial, "for_s": GRANT_S})
 
     def told(self) -> list[dict[str, Any]]:
         """Give what a worker has to be told that has just come up."""
@@ -216,6 +220,9 @@ class Grants:
         for place, given in tuple(self._given.items()):
             if now >= given.until_s:
                 self._withdraw(place, given, None)
+            elif given.lease is not None:
+                # There are servers that serve one connection at a time.
+                given.lease.upstream.let_go(given.grant.principal)
         ending, self._ending = self._ending, []
         for given in ending:
             if self._uses.in_work(given.grant.number):
@@ -227,7 +234,7 @@ class Grants:
         # First of all: from now on no worker begins anything under it.
         self._uses.withdraw(given.grant.number)
         if self._given.get(place) is given:
-            del self._given[place]
+            del self._given[place], self._by_serial[given.grant.serial]
             self._ending.append(given)
         told: dict[str, Any] = {"withdrawn": given.grant.serial}
         if error is not None:

@@ -198,6 +198,7 @@ class GrantedTests(SynchronousTestCase):
             forwarding=Forwarding(),
             keepalive_s=15.0,
             reach=lambda spec, address: None,  # type: ignore[arg-type,return-value]  # not asked
+            renew=self.owner.renew,
             has_room=lambda: self.room,
         )
 
@@ -373,22 +374,33 @@ class GrantedTests(SynchronousTestCase):
     # --- Ends ---------------------------------------------------------------------------------
 
     def test_renewed(self) -> None:
-        """One request goes by the owner when the time is nearly up, and the grant goes on."""
+        """The owner is asked once when the time is nearly up, and the grant goes on."""
         self.granted()
         self.clock.advance(GRANT_S * 0.8)
-        self.assertTrue(self.ask()[1])
+        self.assertFalse(self.ask()[1])
         self.assertEqual(self.told[-1], {"renewed": 1, "for_s": GRANT_S})
+        self.owner.renew(1)
+        self.owner.renew(7)
+        self.assertEqual(len(self.told), 2)
         self.clock.advance(GRANT_S * 0.7)
         self.owner.look()
         self.assertFalse(self.ask(worker=1)[1])
         self.assertEqual(len(self.owner), 1)
 
+    def test_one_connection_at_a_time(self) -> None:
+        """The owner keeps no connection to a server that workers speak to now."""
+        gone: list[object] = []
+        self.upstream.let_go = gone.append  # type: ignore[method-assign,assignment]  # a stand-in
+        self.granted()
+        self.owner.look()
+        self.assertEqual(gone, [self.caller("k1").principal])
+
     def test_out_of_time(self) -> None:
         """A grant that is not renewed ends, here and there."""
         self.granted()
         self.clock.advance(GRANT_S * 0.8)
-        self.owner.closed = True  # It renews nothing.
-        self.assertTrue(self.ask()[1])
+        self.owner.renew = lambda serial: None  # type: ignore[method-assign]  # does not answer
+        self.workers[0]._renew = self.owner.renew
         self.assertFalse(self.ask()[1])
         self.clock.advance(GRANT_S * 0.3)
         self.assertTrue(self.ask()[1])
