@@ -312,9 +312,10 @@ class Forwarding:
         """
         Make the fields of a client's MCP message; session id and revision are added by the caller.
 
-        The answer has to be read on its way, so it is asked for plain, in both forms.
+        The answer has to be read on its way, so it is asked for plain, in both forms.  What the
+        message is is said whether the client said it or not: it may be the gate's own.
         """
-        added = [_MCP_ACCEPT, *_filled(spec, caller)]
+        added = [_MCP_ACCEPT, _JSON, *_filled(spec, caller)]
         return request_fields(head.fields, self._rules(spec).endpoint, peer=peer, added=added)
 
     def modern_request(

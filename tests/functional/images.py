@@ -8,6 +8,7 @@ layer; with it come the packages of a virtual environment, or node and its modul
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -112,7 +113,12 @@ def _image(client: Any, tag: str, layer: Layer, environment: dict[str, str], ent
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
         shutil.copyfileobj(layer.done(), file)
         file.flush()
-        client.import_image(src=file.name, repository=repository, tag=version, changes=changes)
+        told = client.import_image(
+            src=file.name, repository=repository, tag=version, changes=changes
+        )
+    # Podman takes no notice of the tag.
+    image = json.loads(told.splitlines()[-1])["status"]
+    client.tag(image, repository, version, force=True)
     return tag
 
 

@@ -15,6 +15,7 @@ from unittest import TestCase
 from tests.functional import real
 from tests.functional.gate_process import (
     GATE,
+    HTTP,
     MCPGATE,
     NO_LIMITS,
     ROOT,
@@ -50,7 +51,7 @@ class AskingTests(TestCase):
 
     def setUp(self) -> None:
         """Start it."""
-        self.gate = GateProcess(self, GATE + NO_LIMITS + STDIO + MORE)
+        self.gate = GateProcess(self, GATE + NO_LIMITS + STDIO + HTTP + MORE)
         self.key = self.gate.add_key("joe")
         self.gate.start()
 
@@ -86,6 +87,8 @@ class AskingTests(TestCase):
         self.assertEqual(told["content"][0]["text"], "echo: x")
         ran = self.gate.command("call", "io", "env", "of=X_KEY", "--key-stdin", input=self.key)
         self.assertEqual(ran.returncode, 0, ran.stderr)
+        ran = self.gate.command("call", "web", "echo", "message=x", "--key-stdin", input=self.key)
+        self.assertEqual((ran.returncode, ran.stdout), (0, "echo: x\n"), ran.stderr)
         for words in (("free", "die"), ("broken", "x"), ("none", "x")):
             ran = self.gate.command("call", *words)
             self.assertEqual(ran.returncode, 1, (words, ran.stdout))

@@ -230,12 +230,22 @@ class ForwardingTests(SynchronousTestCase):
 
     def test_endpoint(self) -> None:
         """An MCP message asks for both forms, plain; the session's fields are not the client's."""
-        lines = ((b"mcp-session-id", b"1"), (b"mcp-protocol-version", b"2"), (b"accept", b"*/*"))
+        lines = (
+            (b"mcp-session-id", b"1"),
+            (b"mcp-protocol-version", b"2"),
+            (b"accept", b"*/*"),
+            (b"content-type", b"Application/JSON; charset=utf-8"),
+        )
         got = self.forwarding.endpoint_request(self.head(*lines), PEER, self.spec, CALLER)
         names = [name for name, _ in got]
         self.assertNotIn(b"mcp-session-id", names)
         self.assertNotIn(b"mcp-protocol-version", names)
         self.assertEqual(names.count(b"accept"), 1)
+        self.assertEqual(
+            [value for name, value in got if name == b"content-type"], [b"application/json"]
+        )
+        bare = self.forwarding.endpoint_request(self.head(), PEER, self.spec, CALLER)
+        self.assertIn((b"content-type", b"application/json"), bare)
         self.assertIn((b"accept-encoding", b"identity"), got)
         own = self.forwarding.own_request(self.spec, CALLER)
         self.assertIn((b"content-type", b"application/json"), own)

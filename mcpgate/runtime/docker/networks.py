@@ -30,6 +30,8 @@ INTERNET: Final = "internet"
 
 _SIZE: Final = 28
 _TRIES: Final = 32
+# How Docker and Podman say that addresses are in use.
+_TAKEN: Final = ("overlap", "already used on the host")
 
 
 def reach_of(spec: ServerSpec) -> str:
@@ -154,8 +156,8 @@ class Networks:
             except Refused as no:
                 if no.status == 409 and "already exists" in no.text:
                     return
-                if "overlap" in no.text:
-                    continue  # With something of the host's the engine knows and we do not.
+                if any(word in no.text for word in _TAKEN):
+                    continue  # By something of the host's that the engine knows and we do not.
                 raise
             return
         raise RuntimeUnavailable(

@@ -82,12 +82,17 @@ def engine(version: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Find
     """Look at what the engine is and what it can hold containers to."""
     said = str(version.get("Version", "?"))
     options = [str(one) for one in info.get("SecurityOptions") or ()]
+    podman = any(
+        str(part.get("Name", "")).startswith("Podman") for part in version.get("Components") or ()
+    )
+    if podman:
+        said = f"Podman {said}"
     traits = [f"cgroup {info.get('CgroupVersion') or '1'}"]
     traits += [word for word in ("userns", "rootless") if any(word in one for one in options)]
     yield Finding(check="engine", text=f"{said}, {', '.join(traits)}")
     numbers = said.split(".")
     if len(numbers) > 1 and all(number.isdecimal() for number in numbers[:2]):
-        if (int(numbers[0]), int(numbers[1])) < _OLD and numbers[0] >= "17":
+        if (int(numbers[0]), int(numbers[1])) < _OLD:
             yield Finding(
                 check="engine", level=WARN, text=f"{said} is old", remedy="update it to 20.10"
             )
@@ -110,7 +115,8 @@ def engine(version: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Find
             text="containers are not kept from rare system calls (no seccomp)",
             remedy="use a kernel and an engine with seccomp",
         )
-    if info.get("LiveRestoreEnabled") is False and "podman" not in said.lower():
+    # Podman has no engine that containers could end with.
+    if info.get("LiveRestoreEnabled") is False and not podman:
         yield Finding(
             check="engine",
             level=WARN,

@@ -118,6 +118,10 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_json(200, {**told, "fields": self.fields()})
             return
         message = json.loads(b"".join(self.blocks()))
+        if self.headers["Content-Type"] != "application/json":
+            # As strict as the servers of the TypeScript SDK.
+            self.send_json(415, {"error": "Content-Type must be application/json"})
+            return
         if message.get("method") == "initialize":
             self.initialize(message)
             return

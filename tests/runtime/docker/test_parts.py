@@ -324,10 +324,13 @@ class NetworkTests(SynchronousTestCase):
         """Subnets in use are passed over, also those the engine alone knows of."""
         taken = {
             "Name": "x",
-            "IPAM": {"Config": [{"Subnet": "10.213.0.0/27"}, {"Subnet": "fd::/64"}]},
+            "IPAM": {"Config": [{"Subnet": "10.213.0.0/28"}, {"Subnet": "fd::/64"}]},
         }
         self.engine.listed = [taken, {"Name": "y", "IPAM": None}, {"Name": "host"}]
-        self.engine.refusals = [Refused(403, "Pool overlaps with other one on this address space")]
+        self.engine.refusals = [
+            Refused(403, "Pool overlaps with other one on this address space"),
+            Refused(500, "subnet 10.213.0.32/28 is already used on the host or by another config"),
+        ]
         self.name()
         (made,) = self.engine.created
         self.assertEqual(made["ipam"]["Config"][0]["Subnet"], "10.213.0.48/28")

@@ -126,6 +126,9 @@ class ContainerTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(len(list(containers.engine({"Version": "master"}, GOOD))), 1)
+        podman = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
+        (told,) = containers.engine(podman, {**GOOD, "LiveRestoreEnabled": False})
+        self.assertEqual(told.text, "Podman 4.3.1, cgroup 2, userns")
 
     def test_images(self) -> None:
         """Missing images are named with their servers and how to get them; pins are held."""
