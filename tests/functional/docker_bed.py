@@ -23,6 +23,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.testing.runtime_contract import BRIEF
 from mcpgate.timing.deferreds import deferred
 from tests.functional.docker_engine import client, require_engine, require_python
+from tests.functional.gate_process import PATIENT_S
 
 T = TypeVar("T")
 
@@ -196,7 +197,7 @@ class DockerBed:
         return len(self.containers())
 
     @deferred
-    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = PATIENT_S) -> None:
         """Wait until a condition holds."""
         for _ in range(int(timeout_s / 0.05)):
             if condition():

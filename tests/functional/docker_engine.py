@@ -25,7 +25,7 @@ from tests.functional.images import PREFIX, python_image
 
 PYTHON = f"{PREFIX}/python:1"
 
-_START_S = 30.0
+_START_S = 90.0
 
 
 def asked_for() -> None:

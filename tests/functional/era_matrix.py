@@ -34,8 +34,8 @@ EXPECTED = Path(__file__).parent / "era-matrix-expected.json"
 PAGE = ROOT / "docs" / "reference" / "era-matrix.rst"
 
 #: What a whole cell may take, and what its driver is told that it may.
-CELL_S = 45.0
-DRIVER_S = 30.0
+CELL_S = 120.0
+DRIVER_S = 90.0
 
 FEATURES = (
     "tools",

@@ -24,7 +24,7 @@ from tests.functional import real
 
 CLIENTS = Path(__file__).parent / "clients"
 KEY_FIELD = "X-Outline-API-Key"
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)

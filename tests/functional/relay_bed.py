@@ -22,6 +22,7 @@ from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, plain_endpoint
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.wire.bounds import Bounds
 from mcpgate.web.wire.front import FrontFactory
+from tests.functional.gate_process import PATIENT_S
 
 PRINCIPAL = Principal("test", "ann", "0" * 32)
 CALLER = Caller(PRINCIPAL, Secret("key-of-ann"))
@@ -66,7 +67,7 @@ class Line(Protocol):
                 self._waiting.remove(item)
                 item[1].callback(None)
 
-    async def when(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def when(self, condition: Callable[[], bool], timeout_s: float = PATIENT_S) -> None:
         """Wait until ``condition`` holds; it is looked at with every event of this line."""
         if condition():
             return
@@ -218,7 +219,7 @@ class Bed:
         """Let the reactor run."""
         return deferLater(self.reactor, delay_s, lambda: None)
 
-    async def settled(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async def settled(self, condition: Callable[[], bool], timeout_s: float = PATIENT_S) -> None:
         """Wait until ``condition`` holds, looking often."""
         end_s = self.reactor.seconds() + timeout_s
         while not condition():

@@ -17,7 +17,7 @@ from tests.functional.conformance import OPEN_GATE, Bench
 from tests.functional.gate_process import ROOT, GateProcess
 
 CLIENT = ROOT / "tests" / "functional" / "clients" / "suite2.py"
-CLIENT_S = 25.0
+CLIENT_S = 60.0
 
 
 def run_client(era: str, url: str) -> int:

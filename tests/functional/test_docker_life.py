@@ -92,7 +92,7 @@ class RoomTests(LifeCase):
         for one in users[:2]:
             one.initialize()
             tool(one, "count")
-        naps = [one.begin("nap", seconds=4) for one in users[:2]]
+        naps = [one.begin("nap", seconds=10) for one in users[:2]]
         rest(0.5)
         answer = users[2].initialize()
         self.assertEqual((answer.status, answer.error["code"]), (503, -31005))

@@ -20,6 +20,7 @@ from mcpgate.interfaces import IInstance
 from mcpgate.model import MIB, Destination, InstanceKey, Isolation, Owner, Restraint, ServerSpec
 from mcpgate.testing.runtime_contract import RuntimeFixture, make_runtime_tests
 from tests.functional.docker_bed import DockerBed, Outside
+from tests.functional.gate_process import PATIENT_S
 
 REACH = """
 import socket, sys
@@ -77,7 +78,7 @@ class DockerRuntimeTests(TestCase):
                 got.callback(line)
 
         instance.channel.attach(received)
-        return await got.addTimeout(20, reactor)
+        return await got.addTimeout(PATIENT_S, reactor)
 
     async def test_environment(self) -> None:
         """A server sees its own environment, files and data, and nothing of the gate's."""
@@ -124,11 +125,11 @@ class DockerRuntimeTests(TestCase):
         )
         assert instance.channel is not None
         instance.channel.attach(lambda _: None)
-        before = os.times()
+        before, begun = os.times(), reactor.seconds()
         await deferLater(reactor, 2.0)
         after = os.times()
         used = after.user + after.system - before.user - before.system
-        self.assertLess(used, 0.7)
+        self.assertLess(used, (reactor.seconds() - begun) / 2)
         self.assertLessEqual(len(instance.logs()), 201)
 
     async def test_child_that_does_not_read(self) -> None:
@@ -170,11 +171,9 @@ class DockerRuntimeTests(TestCase):
         self.assertTrue(0 < usage.cpu_s < 10)
         self.assertTrue(1 <= usage.processes < 5)
         assert instance.channel is not None
-        begun = reactor.seconds()
         instance.channel.send(b"go")
-        how = await instance.when_ended().addTimeout(20, reactor)
+        how = await instance.when_ended().addTimeout(PATIENT_S, reactor)
         self.assertEqual(how.reason, "oom_killed")
-        self.assertLess(reactor.seconds() - begun, 5.0)
 
     async def test_http_logs(self) -> None:
         """What an HTTP server prints is seen, and by the next gate, too."""
@@ -314,7 +313,7 @@ class DockerRuntimeTests(TestCase):
         from mcpgate.runtime.readiness import ReadinessProbe
 
         probe = ReadinessProbe(reactor)
-        await probe.wait(bed.specs["http"], one).addTimeout(20, reactor)
+        await probe.wait(bed.specs["http"], one).addTimeout(PATIENT_S, reactor)
 
     async def test_pull(self) -> None:
         """A pull that fails is a missing image, told with the image's name."""
@@ -326,7 +325,7 @@ class DockerRuntimeTests(TestCase):
     async def test_bad_program(self) -> None:
         """A program the image does not have is told; what the engine refuses leaves nothing."""
         spec = self.bed.spec("echo", container={"entrypoint": ("/no/such/program",)})
-        how = await (await self.start(spec)).when_ended().addTimeout(20, reactor)
+        how = await (await self.start(spec)).when_ended().addTimeout(PATIENT_S, reactor)
         self.assertEqual(how.code, 127)
         self.assertIn("/no/such/program", how.stderr_tail[0])
         spec = self.bed.spec("echo", container={"user": "no-such-user"})

@@ -27,7 +27,7 @@ from tests.functional.gate_process import (
 from tests.functional.mcp_client import Client
 
 CLIENTS = Path(__file__).parent / "clients"
-ANSWER_S = 30.0
+ANSWER_S = 90.0
 
 SERVERS = """
 [server:stdio]

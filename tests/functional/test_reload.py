@@ -5,7 +5,15 @@ from __future__ import annotations
 import threading
 from unittest import TestCase
 
-from tests.functional.gate_process import GATE, NO_LIMITS, STDIO, GateProcess, rest, wait_for
+from tests.functional.gate_process import (
+    GATE,
+    NO_LIMITS,
+    PATIENT_S,
+    STDIO,
+    GateProcess,
+    rest,
+    wait_for,
+)
 from tests.functional.mcp_client import Client
 
 OTHER = """
@@ -51,7 +59,7 @@ class ReloadTests(TestCase):
 
     def _over(self) -> None:
         self.stop.set()
-        self.worker.join(20)
+        self.worker.join(PATIENT_S)
 
     def _work(self) -> None:
         client = Client(self.gate, "io", self.key)
@@ -98,7 +106,7 @@ class ReloadTests(TestCase):
             self.client.call("log", text="still heard")
             self.assertTrue(stream.read(1))
         self._over()
-        self.assertGreater(self.calls, 20)
+        self.assertGreater(self.calls, 5)
         self.assertEqual(self.failed, [])
         self.assertIn("The configuration was not taken over", self.gate.log_text())
 
@@ -110,7 +118,7 @@ class ReloadTests(TestCase):
         other.initialize()
         self.text(other.call("pid").message)
         slow = other.begin("slow", seconds=4)
-        rest(0.5)
+        other.call("echo", message="after it")
         self.gate.write(BASE + OTHER.format(turn="new"))
         self.assertEqual(self.apply()[0], 0)
         self.assertEqual(self.text(other.call("env", of="X_TURN").message), "new")

@@ -20,6 +20,7 @@ from typing_extensions import override
 from mcpgate.config.load import parse_config
 from tests.functional import real
 from tests.functional.gate_process import (
+    AT_ONCE_S,
     GATE,
     MCPGATE,
     NO_LIMITS,
@@ -214,7 +215,7 @@ class SeedTests(TestCase):
         for path in (f"/filesystem/{key}/sse", f"/{key}/filesystem/sse", f"/filesystem/sse/{key}"):
             self.assertIn(gate.get(path, Accept="text/event-stream").status, (401, 404), path)
         took = sorted(self.opening(gate, "/filesystem/sse", key) for _ in range(9))
-        self.assertLess(took[4], 0.5)
+        self.assertLess(took[4], AT_ONCE_S / 4)
         self.assertEqual(gate.get("/").status, 200)
 
     def opening(self, gate: SeedGate, path: str, key: str) -> float:

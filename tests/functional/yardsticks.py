@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.functional import real
 from tests.functional.gate_process import SERVERS, free_port, wait_for
 
-START_S = 30.0
+START_S = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)
