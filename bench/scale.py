@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -57,6 +58,7 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.metrics import GateCollector, Metrics
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.web.pages.admin import AdminView, statistics
+from mcpgate.web.wire.front import AnswerBudget
 
 reactor: Any = _reactor
 LIMIT_S: Final = 0.050
@@ -136,14 +138,14 @@ class Bed:
         name = f"sessions{next(self._numbers)}.sqlite"
         return SQLiteStore(reactor, thread, self.directory / name)
 
-    def table(self, store: Any = None) -> SessionTable:
+    def table(self, store: Any = None, total: int = 0) -> SessionTable:
         return SessionTable(
             store if store is not None else MemoryStore(),
             clock=self.clock,
             wall=time.time,
             make_id=lambda: f"{next(self._numbers):032x}",
             meters=self.meters,
-            total=0,
+            total=total,
         )
 
     def filled(self, count: int, store: Any = None) -> SessionTable:
@@ -374,6 +376,21 @@ def per_call(bed: Bed, count: int, servers: int) -> dict[str, float]:
         [ServerSpec(name=f"s{number}", transport=Transport.HTTP) for number in range(servers)]
     )
     paths = [b"/s%d/mcp" % (number * servers // 100) for number in range(100)]
+    full = bed.table(total=count)
+    for number in range(count):
+        held = full.create(bed.principal(number // 4), "s0", PARAMS, "x", {})
+        held.in_use += 1 if number else 0
+    answers = AnswerBudget(count)
+
+    class Client:
+        """Reads nothing; once it is cut off, there is room."""
+
+        def give_up(self) -> None:
+            answers.held = 0
+
+    clients = [Client() for _ in range(100)]
+    for number in range(count):
+        answers.hoard(cast("Any", clients[0]), float(number))
     wheel = DeadlineWheel(bed.clock)
     for _ in range(count):
         wheel.arm(1000.0, lambda: None)
@@ -391,12 +408,25 @@ def per_call(bed: Bed, count: int, servers: int) -> dict[str, float]:
         for number in range(100):
             table.end(table.create(whose[number % len(whose)], "s0", PARAMS, "x", {}), "over")
 
+    def capped() -> None:
+        for number in range(100):
+            full.create(bed.principal(count + number), "s0", PARAMS, "x", {})
+
+    def relieved() -> None:
+        for client in clients:
+            answers.hoard(cast("Any", client), inf)
+            answers.held = count + 1
+            answers.relieve()
+            answers.held = 0
+
     steps: dict[str, Callable[[], object]] = {
         "find a session": sessions,
         "take from a bucket": lambda: [limiter.take(who, rate, 1.0) for who in whose],
         "find a route": lambda: [routes.find(path) for path in paths],
         "arm and cancel a deadline": arm,
         "make and end a session": created,
+        "make a session where all but one are in use": capped,
+        "cut off the client that reads slowest": relieved,
     }
     took = {}
     for name, step in steps.items():

@@ -16,6 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import merge
 from itertools import takewhile
 from typing import Final
 
@@ -43,7 +44,8 @@ class Session:
     :ivar record: what the store keeps; after changing it call `SessionTable.changed`.
     :ivar label: the form for logs and statistics; the id itself is a credential.
     :ivar capabilities: what the client declared at ``initialize``.
-    :ivar last_used: clock reading of the last `SessionTable.touch`, seconds.
+    :ivar last_used: clock reading of the last `SessionTable.touch`, or when ``in_use`` became 0 or
+        was it no longer; seconds.
     :ivar in_use: open calls and streams; while it is not 0 the session neither expires nor is it
         ended to make room.  Whoever adds to it takes the same away again.
     :ivar extras: free for the endpoint (live stream, stdio peer).
@@ -54,11 +56,12 @@ class Session:
     """
 
     __slots__ = (
+        "_shifted",
+        "_uses",
         "capabilities",
         "ended",
         "events",
         "extras",
-        "in_use",
         "kept",
         "label",
         "last_used",
@@ -74,6 +77,7 @@ class Session:
         last_used: float,
         *,
         kept: bool = True,
+        shifted: Callable[[Session], object] = lambda _: None,
     ) -> None:
         self.record = record
         self.kept = kept
@@ -81,11 +85,23 @@ class Session:
         self.capabilities = capabilities
         self.last_used = last_used
         self.persisted = last_used
-        self.in_use = 0
+        self._uses = 0
+        self._shifted = shifted
         self.extras: object = None
         self.events: object = None
         self.on_end: list[Callable[[str], object]] = []
         self.ended = False
+
+    @property
+    def in_use(self) -> int:
+        """See the class."""
+        return self._uses
+
+    @in_use.setter
+    def in_use(self, uses: int) -> None:
+        before, self._uses = self._uses, uses
+        if not before or not uses:
+            self._shifted(self)
 
     def __repr__(self) -> str:
         return f"<Session {self.label} of {self.record.server}, {self.in_use} in use>"
@@ -150,19 +166,20 @@ class SessionTable:
         self._idle_s = idle_s
         self._per_principal = per_principal
         self._total = total
-        # Least recently used first.
-        self._all: OrderedDict[Session, None] = OrderedDict()
+        # Those that may make room, and those in use; each least recently used first.
+        self._idle: OrderedDict[Session, None] = OrderedDict()
+        self._busy: OrderedDict[Session, None] = OrderedDict()
         self._by_principal: dict[Principal, dict[str, Session]] = {}
         self._by_server: Counter[str] = Counter()
         # Only to tell a stolen id from an invented one; never used to find a session.
         self._ids: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._idle) + len(self._busy)
 
     def __iter__(self) -> Iterator[Session]:
-        """Go through a snapshot, least recently used first."""
-        return iter(tuple(self._all))
+        """Go through a snapshot: first those not in use; of each least recently used first."""
+        return iter((*self._idle, *self._busy))
 
     @deferred
     async def load(self) -> int:
@@ -178,17 +195,17 @@ class SessionTable:
                 self._store.delete(record.key)
                 return
             capabilities = _capabilities_of(record.initialize_params)
-            self._add(Session(record, capabilities, now - idle_s))
+            self._add(Session(record, capabilities, now - idle_s, shifted=self._shifted))
 
         def bound(session: Session) -> None:
             mine = self._by_principal[session.record.key.principal]
             over_own = self._per_principal and len(mine) > self._per_principal
-            if over_own or (self._total and len(self._all) > self._total):
+            if over_own or (self._total and len(self) > self._total):
                 self.end(session, "limit")
 
         await in_slices(self._clock, records, restore)
         dropped = len(records) - len(self)
-        await in_slices(self._clock, tuple(self._all), bound)
+        await in_slices(self._clock, tuple(self), bound)
         log.info(
             "{count} sessions restored, {dropped} had expired", count=len(self), dropped=dropped
         )
@@ -223,8 +240,8 @@ class SessionTable:
             if not idle:
                 raise Overloaded("Too many sessions of this key are in use.", retry_after_s=5.0)
             self.end(min(idle, key=lambda session: session.last_used), "limit")
-        if self._total and len(self._all) >= self._total:
-            oldest = next((session for session in self._all if not session.in_use), None)
+        if self._total and len(self) >= self._total:
+            oldest = next(iter(self._idle), None)
             if oldest is None:
                 raise Overloaded("Too many sessions are in use.", retry_after_s=5.0)
             self.end(oldest, "limit")
@@ -237,7 +254,9 @@ class SessionTable:
             created_at=wall,
             last_used_at=wall,
         )
-        session = Session(record, capabilities, self._clock.seconds(), kept=kept)
+        session = Session(
+            record, capabilities, self._clock.seconds(), kept=kept, shifted=self._shifted
+        )
         self._add(session)
         if kept:
             self._store.put(record)
@@ -282,7 +301,7 @@ class SessionTable:
         if session.ended:
             return
         session.last_used = now = self._clock.seconds()
-        self._all.move_to_end(session)
+        (self._busy if session.in_use else self._idle).move_to_end(session)
         if now - session.persisted >= PERSIST_S:
             self.changed(session)
 
@@ -305,7 +324,7 @@ class SessionTable:
             return
         session.ended = True
         key = session.record.key
-        del self._all[session]
+        del (self._busy if session.in_use else self._idle)[session]
         self._ids.discard(key.session_id)
         mine = self._by_principal[key.principal]
         del mine[key.session_id]
@@ -351,7 +370,7 @@ class SessionTable:
             if session.record.server in servers:
                 self.end(session, reason)
 
-        await in_slices(self._clock, tuple(self._all), end)
+        await in_slices(self._clock, tuple(self), end)
 
     @deferred
     async def sweep(self) -> int:
@@ -372,9 +391,9 @@ class SessionTable:
                 self.end(session, "idle")
                 ended += 1
 
-        old = takewhile(lambda session: session.last_used <= look_at, self._all)
-        matters = [one for one in old if one.in_use or one.last_used <= due]
-        await in_slices(self._clock, matters, look)
+        old = takewhile(lambda session: session.last_used <= due, self._idle)
+        held = (session for session in self._busy if session.last_used <= look_at)
+        await in_slices(self._clock, (*old, *held), look)
         return ended
 
     @deferred
@@ -385,17 +404,18 @@ class SessionTable:
             if session.last_used > session.persisted:
                 self.changed(session)
 
-        await in_slices(self._clock, tuple(self._all), keep)
+        await in_slices(self._clock, tuple(self), keep)
 
     def for_instance(self, instance_id: str) -> list[Session]:
         """List the sessions whose upstream session lives in this instance."""
-        return [session for session in self._all if session.record.upstream_instance == instance_id]
+        return [session for session in self if session.record.upstream_instance == instance_id]
 
     def views(self, limit: int = 1000) -> list[SessionView]:
         """Describe sessions, most recently used first."""
         now, wall = self._clock.seconds(), self._wall()
         views: list[SessionView] = []
-        for session in reversed(self._all):
+        parts = (reversed(self._busy), reversed(self._idle))
+        for session in merge(*parts, key=lambda session: -session.last_used):
             if len(views) >= limit:
                 break
             record = session.record
@@ -420,10 +440,19 @@ class SessionTable:
 
     def _add(self, session: Session) -> None:
         key = session.record.key
-        self._all[session] = None
+        self._idle[session] = None
         self._by_principal.setdefault(key.principal, {})[key.session_id] = session
         self._by_server[session.record.server] += 1
         self._ids.add(key.session_id)
+
+    def _shifted(self, session: Session) -> None:
+        """Its use began, or ended: it was used now."""
+        if session.ended:
+            return
+        session.last_used = self._clock.seconds()
+        for part in (self._idle, self._busy):
+            part.pop(session, None)
+        (self._busy if session.in_use else self._idle)[session] = None
 
     def _fresh_id(self) -> str:
         for _ in range(4):

@@ -506,6 +506,62 @@ class ShownTests(SessionCase):
         self.assertEqual(self.table.for_instance("i-1"), [session])
 
 
+class AtTheCapTests(SessionCase):
+    """A table that is full, mostly of sessions in use."""
+
+    def setUp(self) -> None:
+        """Fill it: all but one are in use."""
+        super().setUp()
+        self.table = self.make(total=1000, per_principal=0)
+        for _ in range(1000):
+            self.more().in_use += 1
+        self.free = list(self.table)[700]
+        self.free.in_use = 0
+
+    def more(self) -> Session:
+        """Make one more."""
+        return self.table.create(ADA, "files", PARAMS, "2025-06-18", {})
+
+    def test_none_is_looked_at_that_is_in_use(self) -> None:
+        """The one that may go is found without looking at the others."""
+        looked: list[Session] = []
+        uses: Any = Session.in_use
+
+        def look(session: Session) -> int:
+            looked.append(session)
+            return int(uses.fget(session))
+
+        self.patch(Session, "in_use", property(look, uses.fset))
+        made = self.more()
+        self.assertTrue(self.free.ended)
+        self.assertLess(len(looked), 5)
+        made.in_use += 1
+        looked.clear()
+        with self.assertRaises(Overloaded):
+            self.more()
+        self.assertEqual(looked, [])
+
+    def test_end_of_use_counts_as_use(self) -> None:
+        """Of two whose use has ended, the one that ended first goes first."""
+        first, second = list(self.table)[5], list(self.table)[3]
+        for session in (first, second):
+            self.clock.advance(1)
+            session.in_use -= 1
+        self.more()
+        self.more()
+        self.assertEqual((self.free.ended, first.ended, second.ended), (True, True, False))
+        self.assertIn(second.label, [view.label for view in self.table.views(3)])
+
+    def test_use_that_ends_after_the_session(self) -> None:
+        """A call that outlives its session changes nothing."""
+        session = next(iter(self.table))
+        self.table.end(session, "deleted")
+        session.in_use -= 1
+        session.in_use += 1
+        self.assertEqual(len(self.table), len(list(self.table)))
+        self.assertNotIn(session, list(self.table))
+
+
 class AnyOrderTests(SynchronousTestCase):
     """Rules that hold whatever happens in whatever order."""
 
@@ -565,7 +621,11 @@ class AnyOrderTests(SynchronousTestCase):
             live = list(table)
             self.assertEqual({s.record.key for s in live}, set(store.records))
             self.assertLessEqual(len(live), 5)
-            self.assertEqual([s.last_used for s in live], sorted(s.last_used for s in live))
+            for busy in (False, True):
+                used = [s.last_used for s in live if bool(s.in_use) is busy]
+                self.assertEqual(used, sorted(used))
+            self.assertEqual([bool(s.in_use) for s in live], sorted(bool(s.in_use) for s in live))
+            self.assertEqual({view.label for view in table.views()}, {s.label for s in live})
             for person in people:
                 own = [s for s in live if s.record.key.principal == person]
                 self.assertLessEqual(len(own), 2)
