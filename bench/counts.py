@@ -38,7 +38,7 @@ from bench.programs import mcp_load, stream_load, ws_load
 
 KEPT: Final = ROOT / "bench" / "counts.json"
 EVENTS: Final = 1000
-_PAUSES_S: Final = 6.0
+_PAUSES_S: Final = 4.0
 # Whose code runs on the path of a request.
 _PACKAGES: Final = ("Twisted", "httptools", "pyOpenSSL", "cryptography", "zope.interface")
 

@@ -129,7 +129,9 @@ def _missed(outcomes: Mapping[str, Outcome]) -> list[str]:
             parts.append(f"- {target.work}: {verdict.value}, wanted {target.wanted}")
         parts.append("")
         outcome = outcomes[case]
-        profiles = outcome.profiles or _longest(outcome)
+        kinds = {"memory" if v.target.unit in ("KB", "MiB") else "time" for v in verdicts}
+        kept = [p for p in outcome.profiles if p.get("kind", "time") in kinds]
+        profiles = kept or _longest(outcome)
         for profile in profiles:
             for kind, title in (("rooms", "Of"), ("functions", "By function, of")):
                 if found := profile.get(kind):

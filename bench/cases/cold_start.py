@@ -32,10 +32,10 @@ def start(lab: Lab, servers: int) -> dict[str, float]:
 
 def run(lab: Lab) -> None:
     """Measure."""
-    start(lab, 1)  # What Python compiles once for all is there from now on.
     if lab.profiles is not None:
         lab.outcome.profiles += imports.profile()
         return
+    start(lab, 1)  # What Python compiles once for all is there from now on.
     for servers in SERVERS:
         rounds = lab.size(max(5, lab.rounds), 1)
         lab.interleave(work(servers), {GATE: partial(start, lab, servers)}, rounds, warm=False)

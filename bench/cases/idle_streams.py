@@ -17,6 +17,7 @@ import time
 from bench.lab import cores, echo
 from bench.lab.gate import Gate, stdio
 from bench.lab.lab import GATE, Case, Lab
+from bench.lab.memory import Memory, grown
 from bench.lab.running import BenchError, python
 from bench.lab.talking import Talking
 from bench.lab.usage import usage
@@ -34,7 +35,13 @@ sse_keepalive = 25s
 
 def hold(lab: Lab, streams: int, *, tls: bool) -> dict[str, float]:
     """Open the streams and watch; :raises BenchError: they can not be opened, or do not live."""
-    gate = Gate(lab, stdio("io", echo.command()), gate=_GATE.format(room=streams + 500))
+    memory = Memory(lab.place("memory")) if lab.profiles is not None else None
+    gate = Gate(
+        lab,
+        stdio("io", echo.command()),
+        gate=_GATE.format(room=streams + 500),
+        before=memory.code if memory is not None else "",
+    )
     task = {
         "port": gate.tls_port if tls else gate.port,
         "path": "/io/mcp",
@@ -47,11 +54,15 @@ def hold(lab: Lab, streams: int, *, tls: bool) -> dict[str, float]:
     try:
         clients.told(240.0)
         before = usage(gate.pid, without=echo.MARK)
+        taken = memory.take(gate.pid) if memory is not None else {}
         clients.go_on()
         clients.told(240.0)
         time.sleep(lab.size(2.0, 0.1))
         opened = usage(gate.pid, without=echo.MARK)
-        watched_s = lab.size(26.0, 0.5)
+        if memory is not None:
+            of = f"a stream, {'TLS' if tls else 'in clear'}"
+            lab.outcome.profiles.append(grown(taken, memory.take(gate.pid), streams, of))
+        watched_s = lab.size(26.0 if memory is None else 0.5, 0.5)
         time.sleep(watched_s)
         idle = usage(gate.pid, without=echo.MARK)
         clients.go_on()
@@ -72,7 +83,7 @@ def hold(lab: Lab, streams: int, *, tls: bool) -> dict[str, float]:
 def run(lab: Lab) -> None:
     """Measure."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    streams = lab.size(STREAMS, 20)
+    streams = lab.size(STREAMS if lab.profiles is None else STREAMS // 5, 20)
     if hard - _SPARE < streams:
         streams = hard - _SPARE
         lab.outcome.note(f"{streams} streams: this machine lets a process open {hard} files")

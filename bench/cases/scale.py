@@ -13,6 +13,7 @@ from bench.lab import echo
 from bench.lab.calls import call, tell
 from bench.lab.gate import Gate, stdio
 from bench.lab.lab import GATE, Case, Lab
+from bench.lab.memory import Memory, grown
 from bench.lab.usage import usage
 
 SESSIONS, KEYS = 10_000, 1000
@@ -24,8 +25,16 @@ def run(lab: Lab) -> None:
     """Measure."""
     clients = lab.size(32, 4)
     sessions, keys = lab.size(SESSIONS, 60), lab.size(KEYS, 10)
+    if lab.profiles is not None and not lab.smoke:
+        sessions, keys = sessions // 10, keys // 10  # Who is looked into is slow.
+    memory = Memory(lab.place("memory")) if lab.profiles is not None else None
     few = Gate(lab, stdio("io", echo.command()))
-    many = Gate(lab, stdio("io", echo.command()), keys=keys)
+    many = Gate(
+        lab,
+        stdio("io", echo.command()),
+        keys=keys,
+        before=memory.code if memory is not None else "",
+    )
     task = {
         "port": many.port,
         "path": "/io/mcp",
@@ -38,8 +47,12 @@ def run(lab: Lab) -> None:
     }
     tell(lab, task)
     before = usage(many.pid, without=echo.MARK)
+    taken = memory.take(many.pid) if memory is not None else {}
     told = tell(lab, {**task, "handshakes": sessions})
     after = usage(many.pid, without=echo.MARK)
+    if memory is not None:
+        taken_after = memory.take(many.pid)
+        lab.outcome.profiles.append(grown(taken, taken_after, sessions, "a session"))
     lab.outcome.add(
         OPEN,
         GATE,

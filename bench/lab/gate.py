@@ -110,7 +110,7 @@ class Gate:
         self.listening_s = time.perf_counter() - begun
         self.program.wait_for(self._is_ready, "it was not ready", start_s)
         lab.keep(self)
-        if lab.profiles is not None:
+        if lab.profiles is not None and not before:
             file = lab.profiles / f"{lab.outcome.case}-{self.pid}.stacks"
             of = f"the time that {called} did not wait"
             lab.keep(Profile(Parts(lab.parts), self.pid, file, of, lab.outcome.profiles))

@@ -62,14 +62,15 @@ def descendants(pid: int) -> Iterator[int]:
         waiting += parents.get(one, [])
 
 
-def usage(pid: int, *, without: str = "") -> Usage:
+def usage(pid: int, *, without: str = "", only: bool = False) -> Usage:
     """
     Tell what a process and its descendants used.
 
+    :param only: leave its descendants out.
     :param without: programs whose script is called so are left out: servers behind a proxy.
     """
     cpu_s, waited_s, rss, count = 0.0, 0.0, 0, 0
-    for one in descendants(pid):
+    for one in [pid] if only else descendants(pid):
         if without and _script(one).endswith(without):
             continue
         fields = _stat(one)

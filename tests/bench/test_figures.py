@@ -8,11 +8,14 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from bench import page
 from bench.cases.every import CASES
 from bench.lab import plot, store, tables, targets
 from bench.lab.figures import Outcome
 from bench.lab.lab import GATE
-from bench.lab.profile import summary
+from bench.lab.profile import shares, summary
+
+_MACHINE = ("cores", "processor", "memory_gib", "system", "python", "openssl")
 
 
 def relay(gate: list[float], nginx: list[float]) -> Outcome:
@@ -66,6 +69,18 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual(list(found), order)
         self.assertEqual(found["relay"].median("32 connections", GATE, "rate"), 3.0)
         self.assertEqual([path.name for path in self.file.parent.iterdir()], ["results.json"])
+
+    def test_profiled(self) -> None:
+        """A profile goes beside the figures of the run before, and stays when they are new."""
+        store.merge(self.file, relay([1.0], [2.0]), ["relay"])
+        looked_into = relay([0.1], [2.0])
+        looked_into.profiles = [{"of": "the time", "rooms": [["mcpgate/web", 1.0]]}]
+        store.merge(self.file, looked_into, ["relay"])
+        for rate in (1.0, 3.0):
+            found = store.read(self.file)["relay"]
+            self.assertEqual(found.median("32 connections", GATE, "rate"), rate)
+            self.assertEqual(found.profiles, looked_into.profiles)
+            store.merge(self.file, relay([3.0], [4.0]), ["relay"])
 
     def test_none_yet(self) -> None:
         """Without a file there are no results."""
@@ -132,3 +147,25 @@ class ShownTests(SynchronousTestCase):
         self.assertIn(" 75.0%  75.0%  read (twisted/tcp.py)", text)
         self.assertIn(" 25.0% 100.0%  run (a.py)", text)
         self.assertNotIn("threading", text)
+        self.assertEqual(
+            shares(stacks),
+            {
+                "rooms": [["twisted/tcp.py", 0.75], ["a.py", 0.25]],
+                "functions": [["read (twisted/tcp.py)", 0.75], ["run (a.py)", 0.25]],
+            },
+        )
+
+    def test_missed(self) -> None:
+        """What missed its target has beside it where the time goes; what met it has not."""
+        outcome = relay([100.0], [1000.0])
+        outcome.about = {"machine": dict.fromkeys(_MACHINE, "x"), "date": "2026-01-01"}
+        outcome.profiles = [
+            {"of": "the time", "rooms": [["mcpgate/web", 0.25]]},
+            {"of": "memory", "kind": "memory", "rooms": [["twisted", 0.5]]},
+        ]
+        text = page.render({"cases": {"relay": outcome.to_json()}})
+        self.assertIn("relay: what was missed", text)
+        self.assertIn("``mcpgate/web``\n     - 25.0%", text)
+        self.assertNotIn("``twisted``", text)
+        outcome.row("32 connections", GATE).figures["rate"] = [900.0]
+        self.assertNotIn("what was missed", page.render({"cases": {"relay": outcome.to_json()}}))
