@@ -26,12 +26,18 @@ _STEP_S: Final = 60.0
 # Under callgrind a request takes fifty times as long.  The gate's clock goes slower as well, so
 # that what it does now and then, by the clock, has about the share that it always has.
 _SLOWER: Final = 20
-_SLOW_CLOCK: Final = (
-    "import time; _clock, _zero = time.monotonic, time.monotonic(); "
-    f"time.monotonic = lambda: _zero + (_clock() - _zero) / {_SLOWER}; "
-)
+_SLOW_CLOCK: Final = f"""\
+import time
+from twisted.internet.base import ReactorBase
+_clock, _zero, _timeout = time.monotonic, time.monotonic(), ReactorBase.timeout
+time.monotonic = lambda: _zero + (_clock() - _zero) / {_SLOWER}
+def _slower(self):
+    wait_s = _timeout(self)
+    return None if wait_s is None else wait_s * {_SLOWER}
+ReactorBase.timeout = _slower
+"""
 # A walk of the collector is as much as many requests, and comes now in one count, now in another.
-_NO_WALKS: Final = "import gc; gc.disable(); gc.collect = lambda generation=2: 0; "
+_NO_WALKS: Final = "import gc; gc.disable(); gc.collect = lambda generation=2: 0\n"
 _TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
 
