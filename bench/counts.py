@@ -38,7 +38,6 @@ from bench.programs import mcp_load, stream_load, ws_load
 
 KEPT: Final = ROOT / "bench" / "counts.json"
 EVENTS: Final = 1000
-_PAUSES_S: Final = 4.0
 # Whose code runs on the path of a request.
 _PACKAGES: Final = ("Twisted", "httptools", "pyOpenSSL", "cryptography", "zope.interface")
 
@@ -56,7 +55,7 @@ class Work:
     prepare: Callable[[Gate], Callable[[], None]]
     unit: str = "request"
     each: int = 1
-    times: int = 150
+    times: int = 120
 
 
 def _client(gate: Gate, path: str, era: str, *, tls: bool = False) -> Callable[[], None]:
@@ -204,9 +203,8 @@ def _one(
 ) -> None:
     work = WORKS[name]
     times = 3 if smoke else work.times
-    pause_s = 0.01 if smoke else _PAUSES_S / work.times
     try:
-        number = counted.count(work.prepare(counted.gate), times, pause_s)
+        number = counted.count(work.prepare(counted.gate), times)
     except (BenchError, OSError, mcp_load.LoadError) as error:
         print(f"   {name:12} not counted: {error}", flush=True)
         return

@@ -2,16 +2,14 @@
 Instructions that a running gate spends on a piece of work, counted by callgrind of Valgrind.
 
 Load of the machine does not change them, so that a small change of the code shows where times drift
-by half.  The gate starts without counting.  Its clock is slowed down as it is itself; what still
-grows with time is found by pauses, and taken off.  Python collects no garbage.
+by half.  The gate starts without counting.  Its clock is slowed down as it is itself, so that
+timers take the share of the work that they always take.  Python collects no garbage.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,6 +21,7 @@ from bench.lab.running import BenchError
 
 START_S: Final = 240.0
 _STEP_S: Final = 60.0
+_RUNS: Final = 4
 # Under callgrind a request takes fifty times as long.  The gate's clock goes slower as well, so
 # that what it does now and then, by the clock, has about the share that it always has.
 _SLOWER: Final = 20
@@ -69,34 +68,30 @@ class Counted:
             environment={"PYTHONHASHSEED": "0"},
         )
 
-    def count(self, work: Callable[[], None], times: int, pause_s: float) -> float:
+    def count(self, work: Callable[[], None], times: int) -> float:
         """
         Tell what the work takes, once.
 
-        :param work: done some times before and not counted; then ``times`` times, three times
-            over, the second time with pauses.
+        What comes between only adds to it: of a few runs the least counts.
+
+        :param work: done some times before and not counted; then ``times`` times in each run.
         """
         for _ in range(times // 3 + 1):
             work()
         self._tell("instrumentation", "on")
         for _ in range(times // 2 + 1):
             work()
-        runs = [self._run(work, times, pause) for pause in (0.0, pause_s, 0.0)]
+        counts = [self._run(work, times) for _ in range(_RUNS)]
         self._tell("instrumentation", "off")
-        counts, took_s = zip(*runs, strict=True)
-        return statistics.linear_regression(took_s, counts).intercept / times
+        return min(counts) / times
 
-    def _run(self, work: Callable[[], None], times: int, pause_s: float) -> tuple[int, float]:
+    def _run(self, work: Callable[[], None], times: int) -> int:
         self._tell("zero")
-        begun = time.perf_counter()
         for _ in range(times):
             work()
-            time.sleep(pause_s)  # noqa: TID251 - what is measured is another program
-        took_s = time.perf_counter() - begun
         known = set(self._place.iterdir())
         self._tell("dump")
-        written = sorted(set(self._place.iterdir()) - known)
-        return sum(_total(file) for file in written), took_s
+        return sum(_total(file) for file in set(self._place.iterdir()) - known)
 
     def _tell(self, *words: str) -> None:
         command = [
