@@ -449,6 +449,30 @@ class IHTTPUpstream(Interface):
         """
 
 
+class IRepeatingUpstream(IHTTPUpstream):
+    """An `IHTTPUpstream` that need not write a head again of which only the id is another."""
+
+    def prepare(
+        method: str, target: bytes, fields: list[tuple[bytes, bytes]], request_id: str
+    ) -> Any:
+        """
+        Write the head of requests with a whole body; None where it can not be used again.
+
+        :param fields: as of `send`; among them ``X-Request-Id`` with this id.
+        """
+
+    def send_prepared(
+        prepared: Any,
+        request_id: str,
+        body: bytes,
+        receiver: IResponseReceiver,
+        *,
+        pool: Hashable,
+        timeout_s: float,
+    ) -> IUpstreamCall:
+        """Send one, with an id of its own.  See `send`."""
+
+
 # --- MCP messages -----------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 KIB: Final = 1024
 _SPARE: Final = "warm-"
@@ -20,12 +20,17 @@ GIB: Final = 1024 * MIB
 
 @final
 class Secret:
-    """A text that must never be shown: ``repr``, ``str`` and ``format`` hide it."""
+    """
+    A text that must never be shown: ``repr``, ``str`` and ``format`` hide it.
 
-    __slots__ = ("_value",)
+    :ivar digest: what makes digests keeps the last one of this text here, beside itself.
+    """
+
+    __slots__ = ("_value", "digest")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self.digest: tuple[object, str] | None = None
 
     def reveal(self) -> str:
         """Give the text itself; call this only where it is handed to its purpose."""
@@ -49,11 +54,10 @@ class Secret:
         return bool(self._value)
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """
     Who calls.  Made only by ``gate.access``; part of the key of every map that holds something
-    of a caller (session, pool, stream, cache).
+    of a caller (session, pool, stream, cache): a tuple, which is hashed quickly.
 
     :ivar issuer: the ``[auth:NAME]`` section that vouched for the key.
     :ivar subject: the user's name as the issuer knows it.

@@ -8,6 +8,7 @@ look-ups; only an unknown key makes anybody wait.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -58,7 +59,11 @@ class Gate(Tolls):
         self._anonymous = anonymous
 
     def identify(
-        self, fields: Fields, query: bytes | None, address: str
+        self,
+        fields: Fields,
+        query: bytes | None,
+        address: str,
+        memo: dict[str, Any] | None = None,
     ) -> Caller | Deferred[Caller]:
         """
         Tell who calls: at once for a key that is remembered.
@@ -66,8 +71,14 @@ class Gate(Tolls):
         Limits by address hold only for keys that are not: neighbours behind one address do not
         shut out whoever has a good key.
 
+        :param memo: of the head these are of; see `RequestHead`.
         :raises GateError: or the Deferred fails with one: no key, a bad one, too many tries.
         """
+        credential = None if memo is None else memo.get("credential")
+        if credential is not None:
+            caller = self._authenticator.remembered(credential)
+            if caller is not None:
+                return caller
         try:
             credential = extract(fields, query, self._headers)
         except GateError as error:
@@ -84,6 +95,8 @@ class Gate(Tolls):
             credential = _NOBODY
         caller = self._authenticator.remembered(credential)
         if caller is not None:
+            if memo is not None:
+                memo["credential"] = credential
             return caller
         self._knock(address)
         asking = self._lockout.authenticate(self._authenticator, credential, address)

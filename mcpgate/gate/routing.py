@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mcpgate.gate.server_hosts import ServerHosts, host_name
+from mcpgate.http.heads import RequestHead
 from mcpgate.model import ServerSpec
 
 
@@ -51,6 +52,19 @@ class Routes:
         """Route to these from now on."""
         self._specs = {spec.name.encode("ascii"): spec for spec in specs}
         self._together = self._specs.get(b"mcp")
+
+    def of(self, head: RequestHead) -> Route | None:
+        """Find the route of a request: the same one for the same head, as long as it holds."""
+        memo = head.memo
+        if memo is not None:
+            known = memo.get("route")
+            if known is not None and known[0] is self._specs:
+                route: Route = known[1]
+                return route
+        found = self.find(head.path, head.fields.get(b"host"))
+        if memo is not None and found is not None:
+            memo["route"] = (self._specs, found)
+        return found
 
     def find(self, path: bytes, host: bytes | None = None) -> Route | None:
         """Find the route of a raw path, asked of a Host; None when no server has it."""

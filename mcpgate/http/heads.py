@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mcpgate.http.fields import Fields
 
@@ -20,6 +21,8 @@ class RequestHead:
     :ivar content_length: declared length in bytes; None when chunked or without a body.
     :ivar chunked: the body comes in chunks (HTTP/2: of unknown length).
     :ivar upgrade: lower-case token of ``Upgrade`` when ``Connection`` lists it, else empty.
+    :ivar memo: where each room keeps, under its name, what it worked out from this head, once it
+        has come a second time on its connection; None until then.
     """
 
     method: str
@@ -30,6 +33,12 @@ class RequestHead:
     content_length: int | None = None
     chunked: bool = False
     upgrade: bytes = b""
+    memo: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def came_again(self) -> None:
+        """Have what is worked out from now on kept."""
+        if self.memo is None:
+            object.__setattr__(self, "memo", {})
 
     @property
     def has_body(self) -> bool:
@@ -43,6 +52,7 @@ class ResponseHead:
     A response's head.
 
     :ivar content_length: declared length; None when chunked or ended by the connection's end.
+    :ivar memo: as in `RequestHead`, once the server has sent it a second time; to anybody.
     """
 
     status: int
@@ -51,6 +61,12 @@ class ResponseHead:
     fields: Fields
     content_length: int | None = None
     chunked: bool = False
+    memo: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def came_again(self) -> None:
+        """Have what is worked out from now on kept."""
+        if self.memo is None:
+            object.__setattr__(self, "memo", {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,7 @@ class RequestParser:
             if end > 3:
                 raw = buffer[:end]
                 if raw == self._raw and self._raw_head is not None:
+                    self._raw_head.came_again()
                     return self._begin(self._raw_head, end)
                 if self._well_formed(raw):
                     return self._parse(raw)

@@ -109,6 +109,7 @@ class ResponseHeads:
         """
         head = self._known.get(raw)
         if head is not None:
+            head.came_again()
             return head
         head = self._parse(raw)
         if len(raw) <= KIB and self._remember:

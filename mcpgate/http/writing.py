@@ -16,6 +16,17 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 PROCESSING: Final = b"HTTP/1.1 102 Processing\r\n\r\n"
 
+
+class KeptFields(Lines):
+    """
+    Fields of answers that are given again and again; not to be changed.
+
+    :ivar wire: what they were on the wire the first time, without those that are written anew.
+    """
+
+    wire: bytes | None = None
+
+
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus

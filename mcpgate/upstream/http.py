@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from mcpgate.errors import BackendUnavailable, BadRequest, GateError, Overloaded
 from mcpgate.http.responses import ResponseHeads
-from mcpgate.interfaces import IHTTPUpstream, IResponseReceiver, IUpstream
+from mcpgate.interfaces import IRepeatingUpstream, IResponseReceiver, IUpstream
 from mcpgate.model import ServerSpec
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
@@ -63,7 +63,28 @@ class UpstreamLimits:
     idle_connections: int = 64
 
 
-@implementer(IHTTPUpstream, IUpstream)
+@dataclass(frozen=True, slots=True)
+class PreparedHead:
+    """
+    A request's head but for its id, and what tells its body's length.
+
+    :ivar counted: the length is told even of an empty body.
+    """
+
+    method: str
+    before: bytes
+    after: bytes
+    counted: bool
+
+    def written(self, request_id: str, body: bytes) -> bytes:
+        """Give the whole request."""
+        start = b"%b\r\nx-request-id: %b%b" % (self.before, request_id.encode("ascii"), self.after)
+        if body or self.counted:
+            return b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body)
+        return start + b"\r\n"
+
+
+@implementer(IRepeatingUpstream, IUpstream)
 class HTTPUpstream:
     """
     See `IHTTPUpstream`.
@@ -137,6 +158,46 @@ class HTTPUpstream:
             timeout_s=timeout_s,
             stream=stream,
             upgrade=upgrade,
+        )
+        self._arm(exchange, timeout_s)
+        self.again(exchange)
+        return exchange
+
+    def prepare(
+        self, method: str, target: bytes, fields: list[tuple[bytes, bytes]], request_id: str
+    ) -> PreparedHead | None:
+        """See `IRepeatingUpstream.prepare`; raises `BadRequest` as `send` does."""
+        head, upgrade = encode_head(method, target, self.authority, fields, 0)
+        counted = method not in _BODILESS
+        head = head.removesuffix(b"Content-Length: 0\r\n\r\n" if counted else b"\r\n")
+        own = b"\r\nx-request-id: %b\r\n" % request_id.encode("ascii", "replace")
+        before, found, after = head.partition(own)
+        if upgrade or not found or b"\r\nx-request-id: " in before + after:
+            return None
+        return PreparedHead(method, before, b"\r\n" + after, counted)
+
+    def send_prepared(
+        self,
+        prepared: PreparedHead,
+        request_id: str,
+        body: bytes,
+        receiver: IResponseReceiver,
+        *,
+        pool: Hashable,
+        timeout_s: float,
+    ) -> Exchange:
+        """See `IRepeatingUpstream.send_prepared`."""
+        exchange = Exchange(
+            self,
+            prepared.method,
+            prepared.written(request_id, body),
+            receiver,
+            pool=pool,
+            length=len(body),
+            whole=True,
+            timeout_s=timeout_s,
+            stream=False,
+            upgrade=False,
         )
         self._arm(exchange, timeout_s)
         self.again(exchange)

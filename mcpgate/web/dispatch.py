@@ -69,7 +69,7 @@ class Dispatcher:
     def _dispatch(self, inbound: IInbound) -> None:
         if self._guard.check(inbound):
             return
-        route = self._routes.find(inbound.head.path, inbound.head.fields.get(b"host"))
+        route = self._routes.of(inbound.head)
         if route is None:
             # Everything that belongs to no server is the tree's to answer, 404 among it.
             self._show_page(inbound)
@@ -79,7 +79,7 @@ class Dispatcher:
             if self.draining:
                 raise Draining(retry_after_s=5.0)
             head = inbound.head
-            caller = self._gate.identify(head.fields, head.query, inbound.peer.address)
+            caller = self._gate.identify(head.fields, head.query, inbound.peer.address, head.memo)
             if isinstance(caller, Deferred):
                 caller.addCallback(lambda known: self._serve(inbound, known, route))
                 caller.addErrback(lambda failure: self._refuse(inbound, failure, route))

@@ -26,7 +26,7 @@ class SecretFileError(Exception):
 
 class KeyDigest:
     """
-    Keyed BLAKE2b of a credential, 32 hex digits; called once per request.
+    Keyed BLAKE2b of a credential, 32 hex digits; called once per request.  Kept with the secret.
 
     :param secret: 32 random bytes that stay the same over restarts, see `load_secret`.
     """
@@ -40,9 +40,14 @@ class KeyDigest:
 
     def __call__(self, credential: Secret) -> str:
         """Give the digest."""
+        known = credential.digest
+        if known is not None and known[0] is self:
+            return known[1]
         state = self._start.copy()
         state.update(credential.reveal().encode("utf-8", "surrogatepass"))
-        return state.hexdigest()
+        digest = state.hexdigest()
+        credential.digest = (self, digest)
+        return digest
 
 
 def load_secret(

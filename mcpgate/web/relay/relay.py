@@ -17,6 +17,7 @@ from zope.interface import implementer
 from mcpgate.errors import BadBackendAnswer, BadRequest, GateError, TooLarge
 from mcpgate.http.forwarding import Forwarding, trailer_fields
 from mcpgate.http.heads import ResponseHead
+from mcpgate.http.writing import KeptFields
 from mcpgate.interfaces import IInbound, ILease, IResponseReceiver, IUpstreamCall
 from mcpgate.model import KIB, Caller, ServerSpec
 from mcpgate.telemetry.meters import Meters
@@ -49,6 +50,20 @@ def _unwatched(caller: Caller, ending: Callable[[], None]) -> Callable[[], None]
 
 def _refused(inbound: IInbound, lease: ILease, error: GateError, sent: bool) -> None:
     refuse(inbound, error)
+
+
+class Kept:
+    """
+    What a request is to a server, kept for when the same comes again.
+
+    :ivar upstream: whose; with another one it is worth nothing.
+    """
+
+    __slots__ = ("prepared", "upstream")
+
+    def __init__(self) -> None:
+        self.upstream: object = None
+        self.prepared: object = None
 
 
 class Relay:
@@ -95,6 +110,7 @@ class Relay:
         target: bytes,
         prefix: bytes,
         ended: Callable[[], None] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """
         Pass one request on.  The lease is released when its answer is complete, either way.
@@ -102,8 +118,9 @@ class Relay:
         :param target: path and query towards the server.
         :param prefix: what was cut off the front of the client's path, e.g. ``/notes``.
         :param ended: called once, after the lease was released.
+        :param kept: of earlier requests with this head, peer, spec, caller and target.
         """
-        _Passage(self, inbound, lease, spec, caller, target, prefix, ended).begin()
+        _Passage(self, inbound, lease, spec, caller, target, prefix, ended, kept).begin()
 
 
 @implementer(IResponseReceiver)
@@ -121,6 +138,7 @@ class _Passage:
         "_fields",
         "_head",
         "_inbound",
+        "_kept",
         "_lease",
         "_over",
         "_pipe",
@@ -144,6 +162,7 @@ class _Passage:
         target: bytes,
         prefix: bytes,
         ended: Callable[[], None] | None,
+        kept: Kept | None,
     ) -> None:
         self._relay = relay
         self._inbound = inbound
@@ -153,6 +172,7 @@ class _Passage:
         self._target = target
         self._prefix = prefix
         self._ended = ended
+        self._kept = kept
         self._call: IUpstreamCall | None = None
         self._head: ResponseHead | None = None
         self._fields: list[tuple[bytes, bytes]] = []
@@ -195,15 +215,10 @@ class _Passage:
         inbound, head = self._inbound, self._inbound.head
         if self._relay.sending is not None:
             self._relay.sending(inbound)
-        fields = self._relay.forwarding.relay_request(
-            head,
-            inbound.peer,
-            self._spec,
-            self._caller,
-            prefix=self._prefix,
-            request_id=inbound.request_id,
-        )
         try:
+            if self._kept is not None and body is not None and self._send_kept(self._kept, body):
+                return
+            fields = self._forwarded()
             self._call = self._lease.upstream.send(
                 head.method,
                 self._target,
@@ -217,6 +232,39 @@ class _Passage:
             )
         except BadRequest as error:
             self._fail(error)
+
+    def _forwarded(self) -> list[tuple[bytes, bytes]]:
+        inbound = self._inbound
+        return self._relay.forwarding.relay_request(
+            inbound.head,
+            inbound.peer,
+            self._spec,
+            self._caller,
+            prefix=self._prefix,
+            request_id=inbound.request_id,
+        )
+
+    def _send_kept(self, kept: Kept, body: bytes) -> bool:
+        """Send it with the head of an earlier one; False where that can not be."""
+        inbound, upstream = self._inbound, self._lease.upstream
+        if kept.upstream is not upstream:
+            kept.upstream = upstream
+            kept.prepared = None
+            if hasattr(upstream, "prepare"):
+                kept.prepared = upstream.prepare(
+                    inbound.head.method, self._target, self._forwarded(), inbound.request_id
+                )
+        if kept.prepared is None:
+            return False
+        self._call = upstream.send_prepared(
+            kept.prepared,
+            inbound.request_id,
+            body,
+            self,
+            pool=self._caller.principal,
+            timeout_s=self._spec.call_timeout_s,
+        )
+        return True
 
     def _upload(self, data: bytes) -> None:
         self._lease.touch()
@@ -245,12 +293,7 @@ class _Passage:
             self._gone()
             return
         self._head = head
-        self._fields = self._relay.forwarding.relay_response(
-            head.fields,
-            self._spec,
-            authority=getattr(self._lease.upstream, "authority", b""),
-            prefix=self._prefix,
-        )
+        self._fields = self._answer_fields(head)
         if inbound.head.method == "HEAD" or head.status in _BODILESS:
             return
         if is_event_stream(head):
@@ -258,6 +301,25 @@ class _Passage:
         elif head.content_length is None or head.content_length > SMALL_BYTES:
             self._start(head.content_length)
         # Else: the first bytes of a small body come at once, mostly all of them.
+
+    def _answer_fields(self, head: ResponseHead) -> list[tuple[bytes, bytes]]:
+        memo = head.memo
+        if memo is not None:
+            known = memo.get("relay")
+            if known is not None and known[0] is self._spec:
+                fields: KeptFields = known[1]
+                return fields
+        made = self._relay.forwarding.relay_response(
+            head.fields,
+            self._spec,
+            authority=getattr(self._lease.upstream, "authority", b""),
+            prefix=self._prefix,
+        )
+        # Where a redirect leads depends on who is told.
+        if memo is not None and b"location" not in head.fields:
+            made = KeptFields(made)
+            memo["relay"] = (self._spec, made)
+        return made
 
     def response_data(self, data: bytes) -> None:
         """See `IResponseReceiver.response_data`."""
@@ -320,9 +382,8 @@ class _Passage:
             self._inbound.register_flow(self._call.pause, self._call.resume)
 
     def _start_events(self, head: ResponseHead) -> None:
-        for line in _STREAM_FIELDS:
-            if line[0] not in head.fields:
-                self._fields.append(line)
+        more = [line for line in _STREAM_FIELDS if line[0] not in head.fields]
+        self._fields = [*self._fields, *more]
         # Comments may be put in, so a declared length does not hold.
         self._start(None)
         self._count_stream()

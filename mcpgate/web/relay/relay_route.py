@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mcpgate.gate.pipeline import Gate
 from mcpgate.gate.routing import Route
+from mcpgate.http.heads import Peer
 from mcpgate.interfaces import IInbound, IInstancePool, ILease
-from mcpgate.model import Caller
+from mcpgate.model import Caller, Owner
 from mcpgate.web.mcp.cold.leases import Leases
 from mcpgate.web.mcp.post import owner_of
 from mcpgate.web.mcp.session_state import public
 from mcpgate.web.refusal import refuse
 from mcpgate.web.relay.paths import whereto
-from mcpgate.web.relay.relay import Relay
+from mcpgate.web.relay.relay import Kept, Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """
+    Where a head leads that comes from one peer with one key.
+
+    :ivar target: path and query towards the server.
+    :ivar prefix: what was cut off the front of the client's path.
+    """
+
+    route: Route
+    caller: Caller
+    peer: Peer
+    owner: Owner
+    target: bytes
+    prefix: bytes
+    kept: Kept
 
 
 class RelayRoute:
@@ -43,11 +63,23 @@ class RelayRoute:
 
     def __call__(self, inbound: IInbound, caller: Caller, route: Route) -> None:
         """Answer one request."""
-        spec = route.spec
-        target, prefix = whereto(inbound, route)
+        spec, memo = route.spec, inbound.head.memo
+        way: Way | None = None if memo is None else memo.get("relay")
+        # What a memo holds was worked out from this very head; the rest is looked at.
+        if (
+            way is None
+            or way.route is not route
+            or way.caller is not caller
+            or way.peer is not inbound.peer
+        ):
+            target, prefix = whereto(inbound, route)
+            owner = owner_of(spec, caller.principal, "")
+            way = Way(route, caller, inbound.peer, owner, target, prefix, Kept())
+            if memo is not None:
+                memo["relay"] = way
         self._gate.charge(caller, spec)
         leave = self._gate.enter(caller)
-        owner = owner_of(spec, caller.principal, "")
+        owner = way.owner
 
         def pass_on(lease: ILease) -> None:
             if inbound.finished:
@@ -57,7 +89,14 @@ class RelayRoute:
                 return
             try:
                 self._relay.relay(
-                    inbound, lease, spec, caller, target=target, prefix=prefix, ended=leave
+                    inbound,
+                    lease,
+                    spec,
+                    caller,
+                    target=way.target,
+                    prefix=way.prefix,
+                    ended=leave,
+                    kept=None if memo is None else way.kept,
                 )
             except BaseException:
                 lease.release()

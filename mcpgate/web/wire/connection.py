@@ -399,11 +399,15 @@ class HTTP1Connection:
             and not (self._write_paused or self._queue)
             and not (direct.dataBuffer or direct._tempDataBuffer)
         ):
-            sent = direct.writeSomeData(data)
+            try:
+                sent = direct.socket.send(data)
+            except OSError:
+                # Full, or lost: that is left to the transport to find, so that nobody is told
+                # from here.
+                sent = 0
             if sent == len(data):
                 return
-            # A lost connection is left to the transport to find, so that nobody is told from here.
-            if isinstance(sent, int) and sent > 0:
+            if sent:
                 data = data[sent:]
         self.write(data)
 

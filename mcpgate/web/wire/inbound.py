@@ -18,7 +18,7 @@ from zope.interface import implementer
 from mcpgate.errors import GateError, Internal, Overloaded, TooLarge
 from mcpgate.http.heads import Peer, RequestHead
 from mcpgate.http.strictness import connection_tokens
-from mcpgate.http.writing import chunk, field_lines, last_chunk, status_line
+from mcpgate.http.writing import KeptFields, chunk, field_lines, last_chunk, status_line
 from mcpgate.interfaces import IInbound
 from mcpgate.model import KIB
 from mcpgate.telemetry.access_log import AccessEntry
@@ -399,7 +399,11 @@ class HTTP1Inbound:
         ours = _OURS
         if self.extra_fields:
             fields = fields + self.extra_fields
-        lines = field_lines([field for field in fields if field[0].lower() not in ours])
+        lines = fields.wire if type(fields) is KeptFields else None
+        if lines is None:
+            lines = field_lines([field for field in fields if field[0].lower() not in ours])
+            if type(fields) is KeptFields:
+                fields.wire = lines
         link = self._link
         self._keep = keep = not upgrade and link.may_keep(self)
         self.started = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionLost
 from twisted.internet.tcp import Server
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
@@ -391,19 +391,21 @@ class Socketlike(Server):
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
         """See `ITCPTransport`."""
 
-    def __init__(self, *takes: int | ConnectionLost) -> None:
-        # No socket: only what the connection looks at.
+    def __init__(self, *takes: int | OSError) -> None:
+        # Only what the connection looks at.
+        self.socket: Any = self
         self.dataBuffer = b""
         self._tempDataBuffer: list[bytes] = []
         self.takes = list(takes)
         self.sent = b""
 
-    @override
-    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+    def send(self, data: bytes) -> int:
+        """See `socket.socket`."""
         take = self.takes.pop(0)
-        if isinstance(take, int):
-            take = min(take, len(data))
-            self.sent += data[:take]
+        if isinstance(take, OSError):
+            raise take
+        take = min(take, len(data))
+        self.sent += data[:take]
         return take
 
     @override
@@ -422,7 +424,7 @@ class Socketlike(Server):
 class DirectTests(SynchronousTestCase):
     """Whole answers go straight to the kernel, if nothing is before them."""
 
-    def answer(self, *takes: int | ConnectionLost, requests: int = 1) -> Socketlike:
+    def answer(self, *takes: int | OSError, requests: int = 1) -> Socketlike:
         """Answer requests on such a transport."""
         door = Door(dispatch=ok)
         transport = Socketlike(*takes)
@@ -447,7 +449,7 @@ class DirectTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """When it takes nothing, or the connection is lost, the transport gets it all."""
-        for take in (0, ConnectionLost()):
+        for take in (BlockingIOError(), ConnectionResetError()):
             transport = self.answer(take)
             self.assertEqual(transport.sent, b"")
             self.assertEqual(answers(b"".join(transport._tempDataBuffer))[0][0], 200)

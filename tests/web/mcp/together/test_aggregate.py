@@ -316,7 +316,7 @@ class CallTests(SynchronousTestCase):
         """Names are kept for so many callers, not for all that ever were."""
         self.world.servers.results["git", "tools/call"] = {"content": []}
         for number in range(1100):
-            caller = replace(ANN, principal=replace(ANN.principal, key_digest=f"{number:032x}"))
+            caller = replace(ANN, principal=ANN.principal._replace(key_digest=f"{number:032x}"))
             self.world.ask("tools/call", caller, name="git__x", arguments={})
         self.assertLessEqual(len(self.world.aggregate._books), 1000)
 

@@ -217,7 +217,7 @@ class ModestTests(ListenCase):
         heard, cancel = self.listen(toolsListChanged=True)
         self.assertEqual(heard.methods, [ACKNOWLEDGED])
         self.world.servers.results["git", "tools/call"] = {"resultType": "complete", "content": []}
-        bob = replace(ANN, principal=replace(ANN.principal, subject="bob"))
+        bob = replace(ANN, principal=ANN.principal._replace(subject="bob"))
         self.world.ask("tools/call", bob, name="git__log", arguments={})
         self.assertEqual(len(self.world.servers.asked("git")), 1)
         self.world.ask("tools/call", ANN, name="git__log", arguments={})
