@@ -6,6 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcpgate.gate.routing import Routes
 from mcpgate.gate.server_hosts import ServerHosts
+from mcpgate.http.fields import Fields
+from mcpgate.http.heads import RequestHead
 from mcpgate.model import ServerSpec, Transport
 
 
@@ -43,6 +45,26 @@ class RoutesTests(SynchronousTestCase):
             b"/servers/servers/notes/mcp",
         ):
             self.assertIsNone(routes.find(path), path)
+
+    def test_head_again(self) -> None:
+        """The same head has the same route until there are other servers."""
+        notes = ServerSpec(name="notes", transport=Transport.STDIO)
+        routes = Routes([notes])
+        head = RequestHead(
+            method="GET", path=b"/notes/x", query=None, version=(1, 1), fields=Fields()
+        )
+        self.assertIsNot(routes.of(head), routes.of(head))
+        head.came_again()
+        route = routes.of(head)
+        self.assertEqual(route, routes.find(b"/notes/x"))
+        self.assertIs(routes.of(head), route)
+        changed = ServerSpec(name="notes", transport=Transport.HTTP)
+        routes.replace([changed])
+        route = routes.of(head)
+        assert route is not None
+        self.assertIs(route.spec, changed)
+        routes.replace([])
+        self.assertIsNone(routes.of(head))
 
     def test_hosts(self) -> None:
         """A host that names a server gives all its paths to it, but well-known ones."""

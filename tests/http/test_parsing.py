@@ -190,9 +190,13 @@ class RequestParserTests(SynchronousTestCase):
         parser = RequestParser(WireBounds())
         one, other = head(b"X: 1"), head(b"X: 2")
         parser.receive(one + one + other)
-        first, second, third = parser.head(), parser.head(), parser.head()
+        first = parser.head()
+        assert first is not None
+        self.assertIsNone(first.memo)
+        second, third = parser.head(), parser.head()
         self.assertIs(first, second)
         assert third is not None
+        self.assertEqual((first.memo, third.memo), ({}, None))
         self.assertEqual(third.fields.get(b"x"), b"2")
 
     def test_upgrade(self) -> None:

@@ -86,6 +86,16 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual((told["status"], told["retries"], told["cold"]), (200, 2, True))
         self.assertIn("retries=2 cold=true what=null", self.one(entry))
 
+    def test_notes_that_compare_equal(self) -> None:
+        """What is the same to a dictionary may be written otherwise, one line after the other."""
+        access = self.make()
+        for value in (1, True, 1.0, ["a"], "1"):
+            access(replace(ENTRY, notes={"n": value}))
+        access.flush()
+        lines = [line.decode().rpartition(" ")[2] for line in drained(self.spool, self.sink)]
+        self.assertEqual(lines[:3], ["n=1", "n=true", "n=1.0"])
+        self.assertEqual(lines[4], "n=1")
+
     def test_quotes(self) -> None:
         """A quote in the path does not end the request line."""
         self.assertIn(r'"POST /a\"b\\c HTTP/1.1"', self.one(replace(ENTRY, path='/a"b\\c')))

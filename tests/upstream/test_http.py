@@ -152,6 +152,53 @@ class HTTPUpstreamTestCase(SynchronousTestCase):
         self.assertEqual(receiver.sent, sent)
 
 
+class PreparedTests(HTTPUpstreamTestCase):
+    """Heads that are used again."""
+
+    def fields(self, request_id: bytes) -> list[tuple[bytes, bytes]]:
+        """Give those of one request."""
+        return [(b"accept", b"*/*"), (b"x-request-id", request_id), (b"via", b"1.1 mcpgate")]
+
+    def test_as_sent(self) -> None:
+        """Byte for byte what would have been sent without."""
+        for method, body in (
+            ("POST", b"one"),
+            ("POST", b""),
+            ("GET", b""),
+            ("GET", b"one"),
+            ("DELETE", b""),
+            ("PUT", b"x" * 1000),
+        ):
+            *_, wire, connection = self.served(
+                method=method, body=body, length=len(body), fields=self.fields(b"a-2")
+            )
+            connection.dataReceived(OK)
+            prepared = self.upstream.prepare(method, b"/x", self.fields(b"a-1"), "a-1")
+            assert prepared is not None
+            written = wire.value()
+            wire.clear()
+            receiver = RecordingReceiver()
+            self.upstream.send_prepared(prepared, "a-2", body, receiver, pool="ann", timeout_s=60.0)
+            self.assertEqual(wire.value(), written)
+            connection.dataReceived(OK)
+            self.assertEqual(receiver.body, b"ok")
+            connection.retire()
+
+    def test_not_again(self) -> None:
+        """An upgrade, or an id that is not there once, is written each time."""
+        for fields in (
+            [*self.fields(b"a-1"), (b"upgrade", b"websocket")],
+            self.fields(b"other"),
+            [*self.fields(b"a-1"), (b"x-request-id", b"theirs")],
+        ):
+            self.assertIsNone(self.upstream.prepare("GET", b"/x", fields, "a-1"))
+
+    def test_refused(self) -> None:
+        """What could be read as more than one line is refused here, too."""
+        with self.assertRaises(BadRequest):
+            self.upstream.prepare("GET", b"/x y", self.fields(b"a-1"), "a-1")
+
+
 class SendTests(HTTPUpstreamTestCase):
     """Requests as they are written."""
 

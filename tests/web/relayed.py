@@ -161,6 +161,32 @@ class FakeUpstream:
         return self.call
 
 
+class RepeatingUpstream(FakeUpstream):
+    """
+    See `IRepeatingUpstream`.
+
+    :ivar prepared: ids of the requests it was prepared with; ``again``: what was sent so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[str] = []
+        self.again: list[tuple[Any, ...]] = []
+
+    def prepare(self, method: str, target: bytes, fields: Lines, request_id: str) -> object:
+        """See `IRepeatingUpstream.prepare`."""
+        self.prepared.append(request_id)
+        return self
+
+    def send_prepared(
+        self, prepared: object, request_id: str, body: bytes, receiver: Any, **options: Any
+    ) -> FakeCall:
+        """See `IRepeatingUpstream.send_prepared`."""
+        self.receiver = receiver
+        self.again.append((request_id, body, options))
+        return self.call
+
+
 @implementer(ILease)
 class FakeLease:
     """See `ILease`."""

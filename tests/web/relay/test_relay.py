@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -17,8 +18,8 @@ from mcpgate.interfaces import IResponseReceiver
 from mcpgate.model import Caller, Principal, Secret, ServerSpec, Transport
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.relay.relay import SMALL_BYTES, Relay
-from tests.web.relayed import FakeInbound, FakeLease, Wire
+from mcpgate.web.relay.relay import SMALL_BYTES, Kept, Relay
+from tests.web.relayed import FakeInbound, FakeLease, FakeUpstream, RepeatingUpstream, Wire
 
 PRINCIPAL = Principal("i", "ann", "0" * 32)
 CALLER = Caller(PRINCIPAL, Secret("k"))
@@ -37,11 +38,19 @@ class RelayTests(SynchronousTestCase):
         self.clock = Clock()
         self.meters = Meters()
         self.lease = FakeLease()
+        self.spec = ServerSpec(name="srv", transport=Transport.HTTP)
         self.revocations = Revocations()
         self.upstream = self.lease.upstream
         self.ended = 0
 
-    def relay(self, inbound: FakeInbound, *, keepalive_s: float = 15.0, **spec: Any) -> None:
+    def relay(
+        self,
+        inbound: FakeInbound,
+        *,
+        keepalive_s: float = 15.0,
+        kept: Kept | None = None,
+        **spec: Any,
+    ) -> None:
         """Relay a request."""
 
         def ended() -> None:
@@ -54,12 +63,62 @@ class RelayTests(SynchronousTestCase):
         ).relay(
             inbound,
             self.lease,
-            ServerSpec(name="srv", transport=Transport.HTTP, **spec),
+            replace(self.spec, **spec) if spec else self.spec,
             CALLER,
             target=b"/x",
             prefix=b"/srv",
             ended=ended,
+            kept=kept,
         )
+
+    def test_the_same_again(self) -> None:
+        """A head that came again is written for the server once, as long as it is the same one."""
+        upstream, kept = RepeatingUpstream(), Kept()
+        self.upstream = self.lease.upstream = upstream
+        for number in (1, 2):
+            inbound = FakeInbound()
+            inbound.request_id = f"r{number}"
+            self.relay(inbound, kept=kept)
+            head = answer(200, (b"x", b"y"), (b"server", b"s"), content_length=2)
+            head.came_again()
+            upstream.receiver.response_head(head)
+            upstream.receiver.response_data(b"ok")
+            upstream.receiver.response_end([])
+            self.assertEqual(inbound.events, [("respond", 200, [(b"x", b"y")], b"ok")])
+        self.assertEqual(upstream.prepared, ["r1"])
+        self.assertEqual(
+            [(one, options["pool"]) for one, _, options in upstream.again],
+            [("r1", PRINCIPAL), ("r2", PRINCIPAL)],
+        )
+        self.lease.upstream = other = RepeatingUpstream()
+        self.relay(FakeInbound(), kept=kept)
+        self.assertEqual(other.prepared, ["r1"])
+        # One that can not write it again has it each time.
+        self.lease.upstream = FakeUpstream()
+        self.relay(FakeInbound(), kept=kept)
+        self.assertEqual(len(self.lease.upstream.sent), 1)
+
+    def test_answers_that_came_again(self) -> None:
+        """Their fields are made once, but for redirects and what is said of a stream."""
+        heads = [
+            answer(200, (b"x", b"y"), content_length=0),
+            answer(302, (b"location", b"/a"), content_length=0),
+            answer(200, (b"content-type", b"text/event-stream")),
+        ]
+        for head in heads:
+            head.came_again()
+        told = []
+        for _ in range(2):
+            for head in heads:
+                inbound = FakeInbound()
+                self.relay(inbound)
+                self.upstream.receiver.response_head(head)
+                self.upstream.receiver.response_end([])
+                told.append(inbound.events[0][2])
+        self.assertEqual(told[:3], told[3:])
+        self.assertIs(told[0], told[3])
+        self.assertEqual(told[1], [(b"location", b"/srv/a")])
+        self.assertEqual(len(told[5]), 3)
 
     def over(self) -> None:
         """Check that everything was given back, once."""

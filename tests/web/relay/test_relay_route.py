@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcpgate.errors import BackendUnavailable, Starting
 from mcpgate.gate.routing import Routes
 from mcpgate.interfaces import IInbound, ILease
-from mcpgate.model import Isolation, Rate, Transport
+from mcpgate.model import Caller, Isolation, Principal, Rate, Secret, Transport
 from mcpgate.web.relay.relay_route import RelayRoute
 from tests.web.endpoint_kit import World
 from tests.web.fake_inbound import FakeInbound
@@ -70,6 +70,41 @@ class RelayRouteTests(SynchronousTestCase):
         self.assertEqual(world.leaks(), {"leases": 2, "calls": 2, "slots": 2})
         relay.end()
         self.assertEqual(world.leaks(), {})
+
+    def test_the_same_head_again(self) -> None:
+        """What it led to is kept, for the same peer, key and server only."""
+        world, relay = self.make()
+        first = self.ask(world, b"/notes/a")
+        self.assertIsNone(relay.passages[-1]["kept"])
+        first.head.came_again()
+        ann = Caller(Principal("i", "ann", "0" * 32), Secret("k"))
+        routes = Routes([world.spec])
+
+        def again(inbound: FakeInbound, caller: Caller = ann) -> Any:
+            inbound.head = first.head
+            route = routes.of(first.head)
+            assert route is not None
+            world.dispatcher._relay(inbound, caller, route)
+            passage = relay.passages[-1]
+            self.assertEqual((passage["target"], passage["prefix"]), (b"/a", b"/notes"))
+            return passage["kept"]
+
+        def like() -> FakeInbound:
+            inbound = FakeInbound("GET", b"/notes/a")
+            inbound.peer = first.peer
+            return inbound
+
+        kept = again(like())
+        self.assertIs(again(like()), kept)
+        elsewhere = like()
+        elsewhere.peer = replace(first.peer, port=7)
+        self.assertIsNot(again(elsewhere), kept)
+        kept = again(like())
+        self.assertIs(again(like()), kept)
+        self.assertIsNot(again(like(), replace(ann, credential=Secret("other"))), kept)
+        kept = again(like())
+        routes.replace([replace(world.spec, call_timeout_s=1.0)])
+        self.assertIsNot(again(like()), kept)
 
     def test_behind_a_path(self) -> None:
         """What a trusted proxy has taken off the path before is part of what is cut off."""

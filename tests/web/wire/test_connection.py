@@ -10,6 +10,7 @@ from twisted.internet.tcp import Server
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from mcpgate.http.writing import KeptFields
 from mcpgate.interfaces import IInbound
 from mcpgate.web.wire.bounds import Bounds
 from mcpgate.web.wire.inbound import HTTP1Inbound
@@ -453,6 +454,27 @@ class DirectTests(SynchronousTestCase):
             transport = self.answer(take)
             self.assertEqual(transport.sent, b"")
             self.assertEqual(answers(b"".join(transport._tempDataBuffer))[0][0], 200)
+
+
+class KeptFieldsTests(SynchronousTestCase):
+    """Fields of answers that are given again and again."""
+
+    def test_as_written(self) -> None:
+        """They are written as any other; what a page of the web needs comes beside them."""
+        plain = [(b"content-type", b"text/plain"), (b"Date", b"theirs"), (b"x-a", b"b")]
+        kept = KeptFields(plain)
+
+        def said(fields: list[tuple[bytes, bytes]], more: bool = False) -> list[Any]:
+            def answer(inbound: Any) -> None:
+                if more:
+                    inbound.extra_fields = [(b"vary", b"Origin")]
+                inbound.respond(200, fields, b"x")
+
+            return answers(Door(dispatch=answer).send(head()).value())
+
+        for more in (False, True, False):
+            self.assertEqual(said(kept, more), said(plain, more))
+            self.assertEqual(b"vary" in said(kept, more)[0][1], more)
 
 
 class HalfCloseTests(SynchronousTestCase):
