@@ -374,14 +374,18 @@ class ResponseParser:
                     if end - at >= self._limits.chunk_line_bytes or b"\n" in data[at:]:
                         raise BadBackendAnswer
                     break
-                found = _CHUNK_LINE.fullmatch(data, at, line_end)
-                if found is None:
-                    raise BadBackendAnswer
+                size = _chunk_size(data[at:line_end])
                 at = line_end + 2
-                self._left = int(found[1], 16)
-                if self._left == 0:
+                if size == 0:
                     last = True
                     break
+                until = at + size
+                if data[until : until + 2] == _CRLF:
+                    # All of it is here, mostly with the next one behind it.
+                    pieces.append(data[at:until])
+                    at = until + 2
+                else:
+                    self._left = size
         if pieces:
             self._on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             if self.idle:
@@ -435,6 +439,20 @@ class ResponseParser:
         self._feed = self._feed_idle
         self._on_data = _nowhere
         self._sink.on_end(trailers)
+
+
+def _chunk_size(line: bytes) -> int:
+    """Read the line before a chunk; :raises BadBackendAnswer: it is none."""
+    # Of letters and digits `int` takes what the rule does, but for 0x before them.
+    if line.isalnum() and len(line) < 16 and line[1:2] not in (b"x", b"X"):
+        try:
+            return int(line, 16)
+        except ValueError:
+            raise BadBackendAnswer from None
+    found = _CHUNK_LINE.fullmatch(line)
+    if found is None:
+        raise BadBackendAnswer
+    return int(found[1], 16)
 
 
 def _nowhere(data: bytes) -> None:
