@@ -315,8 +315,17 @@ class Forwarding:
         The answer has to be read on its way, so it is asked for plain, in both forms.  What the
         message is is said whether the client said it or not: it may be the gate's own.
         """
-        added = [_MCP_ACCEPT, _JSON, *_filled(spec, caller)]
-        return request_fields(head.fields, self._rules(spec).endpoint, peer=peer, added=added)
+        memo = head.memo
+        known = None if memo is None else memo.get("forwarded")
+        if known is None or known[0] is not spec or known[1] is not caller or known[2] is not peer:
+            added = [_MCP_ACCEPT, _JSON, *_filled(spec, caller)]
+            rules = self._rules(spec).endpoint
+            lines = request_fields(head.fields, rules, peer=peer, added=added)
+            known = (spec, caller, peer, lines)
+            if memo is not None:
+                memo["forwarded"] = known
+        made: FieldLines = known[3]
+        return made.copy()
 
     def modern_request(
         self,

@@ -427,13 +427,8 @@ def encode_head(
     :raises BadRequest: a part holds what would end its line (R43).
     """
     lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (method.encode("ascii"), target, authority)]
-    upgrade = False
-    for name, value in fields:
-        if name in _OURS:
-            continue
-        if name == b"upgrade":
-            upgrade = True
-        lines.append(b"%b: %b" % (name, value))
+    lines += [b"%b: %b" % field for field in fields if field[0] not in _OURS]
+    upgrade = b"upgrade" in dict(fields)
     if upgrade:
         lines.append(b"Connection: Upgrade")
     if length is None:
@@ -449,7 +444,8 @@ def encode_head(
         or head.count(b"\r") != ends
         or b"\0" in head
         or not target
-        or any(space in target for space in (b" ", b"\t"))
+        or b" " in target
+        or b"\t" in target
     ):
         raise BadRequest
     return head, upgrade

@@ -83,7 +83,16 @@ def accepts(head: RequestHead) -> tuple[bool, bool]:
 
     An absent field and wildcards mean both, as curl and simple clients send them.
     """
-    value = head.fields.get(b"accept")
+    memo = head.memo
+    known: tuple[bool, bool] | None = None if memo is None else memo.get("accepts")
+    if known is None:
+        known = _accepts(head.fields.get(b"accept"))
+        if memo is not None:
+            memo["accepts"] = known
+    return known
+
+
+def _accepts(value: bytes | None) -> tuple[bool, bool]:
     if value is None:
         return True, True
     json_ok = stream_ok = False

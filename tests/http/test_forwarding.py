@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -250,6 +252,23 @@ class ForwardingTests(SynchronousTestCase):
         own = self.forwarding.own_request(self.spec, CALLER)
         self.assertIn((b"content-type", b"application/json"), own)
         self.assertIn((b"x-user", b"ann"), own)
+
+    def test_endpoint_again(self) -> None:
+        """For a head that came again it is worked out once, for one peer, key and server."""
+        head = self.head((b"accept", b"*/*"), (b"x-a", b"b"))
+        head.came_again()
+        for peer, spec, caller in (
+            (PEER, self.spec, CALLER),
+            (PEER, self.spec, CALLER),
+            (Peer("192.0.2.8", True), self.spec, CALLER),
+            (PEER, replace(self.spec, headers=(("X-Own", "{user}"),)), CALLER),
+            (PEER, self.spec, replace(CALLER, credential=Secret("other"))),
+        ):
+            forwarding = Forwarding()
+            plain = self.head(*head.fields.lines)
+            got = self.forwarding.endpoint_request(head, peer, spec, caller)
+            self.assertEqual(got, forwarding.endpoint_request(plain, peer, spec, caller))
+            got.append((b"added", b"by the caller"))
 
     def test_answers(self) -> None:
         """The relay shows links as the client must call them; the endpoint hides the session."""
