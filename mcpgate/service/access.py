@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def make_access(
     limiter: IRateLimiter = RateLimiter(reactor, limits.max_buckets)
     if tables is not None:
         slots = SharedPlaces(tables.places, 0)
-        limiter = SharedBuckets(reactor, tables.buckets, limiter)
+        limiter = SharedBuckets(time.monotonic, tables.buckets, limiter)
     gate = Gate(
         authenticator=sources[0] if len(sources) == 1 else AnyOf(sources),
         lockout=Lockout(reactor, meters, rate=auth.failures_per_address, lockout_s=auth.lockout_s),

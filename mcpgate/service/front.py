@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -233,6 +234,8 @@ class Front:
                 lend=lend,
                 watch=watch,
                 tell=workers.tell,
+                # Embedded, the reactor's clock is another than the workers'.
+                ahead_s=lambda: float(self._reactor.seconds()) - time.monotonic(),
             )
             workers.grants, workers.renew = self.grants.told, self.grants.renew
         return self.grants

@@ -133,7 +133,7 @@ class Worker:
     def _make_granted(self, assignment: Assignment, slots: SharedPlaces) -> Granted:
         reactor, rules = self._reactor, assignment.rules
         server_hosts = ServerHosts(rules.server_hosts, urlsplit(rules.public_url).hostname or "")
-        limiter = SharedBuckets(reactor, assignment.buckets, RateLimiter(reactor))
+        limiter = SharedBuckets(reactor.seconds, assignment.buckets, RateLimiter(reactor))
         return Granted(
             reactor,
             wheel=self._wheel,

@@ -18,7 +18,6 @@ from hashlib import blake2b
 from math import inf
 from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mcpgate.interfaces import IRateLimiter
@@ -51,7 +50,7 @@ class SharedBuckets:
     """
     The table, as one process uses it.
 
-    :param clock: whose reading is the same in all processes.
+    :param seconds: reads a clock that is the same in all processes.
     :param descriptor: of `make_table`; to be kept open, for its locks.
     :param rest: asked about keys whose kind is none of `KINDS`.
     :param yield_turn: lets another process run.
@@ -59,12 +58,12 @@ class SharedBuckets:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        seconds: Callable[[], float],
         descriptor: int,
         rest: IRateLimiter,
         yield_turn: Callable[[], object] = os.sched_yield,
     ) -> None:
-        self._seconds = clock.seconds
+        self._seconds = seconds
         self._descriptor = descriptor
         self._memory = mmap.mmap(descriptor, 0)
         self._rest = rest

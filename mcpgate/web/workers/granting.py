@@ -39,11 +39,16 @@ _ASKED: Final = 10_000
 
 @implementer(ILoan)
 class _Loan:
-    """What workers do with a copy under one grant."""
+    """
+    What workers do with a copy under one grant.
 
-    def __init__(self, uses: Uses, number: int) -> None:
+    :param ahead_s: tells how far the owner's clock is ahead of theirs.
+    """
+
+    def __init__(self, uses: Uses, number: int, ahead_s: Callable[[], float]) -> None:
         self._uses = uses
         self._number = number
+        self._ahead_s = ahead_s
 
     @property
     def in_work(self) -> int:
@@ -53,12 +58,14 @@ class _Loan:
     @property
     def used_s(self) -> float:
         """See `ILoan.used_s`."""
-        return self._uses.used_s(self._number)
+        at_s = self._uses.used_s(self._number)
+        return at_s and at_s + self._ahead_s()
 
     @property
     def heard_s(self) -> float:
         """See `ILoan.heard_s`."""
-        return self._uses.heard_s(self._number)
+        at_s = self._uses.heard_s(self._number)
+        return at_s and at_s + self._ahead_s()
 
 
 class _Given:
@@ -79,6 +86,7 @@ class Grants:
     :param lend: lends a running copy; see `InstancePool.lend`.
     :param watch: keeps a key checked; see `Revocations.watch`.
     :param tell: says something to every worker that is up.
+    :param ahead_s: tells how far this process's clock is ahead of the workers'.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class Grants:
         lend: Lend,
         watch: Callable[[Caller, Callable[[], None]], Callable[[], None]],
         tell: Callable[[dict[str, Any]], None],
+        ahead_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
         self._uses = uses
@@ -97,6 +106,7 @@ class Grants:
         self._lend = lend
         self._watch = watch
         self._tell = tell
+        self._ahead_s = ahead_s
         self._free = deque(range(GRANTS))
         self._serial = 0
         self._asked: OrderedDict[_Place, float] = OrderedDict()
@@ -175,7 +185,7 @@ class Grants:
         given.lease = self._lend(
             spec,
             owner_of(spec, caller.principal, ""),
-            _Loan(self._uses, grant.number),
+            _Loan(self._uses, grant.number, self._ahead_s),
             lambda error: self._withdraw(place, given, error),
         )
         if given.lease is None or given.lease.instance is not lease.instance:

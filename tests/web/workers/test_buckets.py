@@ -31,7 +31,7 @@ class BucketsTests(SynchronousTestCase):
 
     def make(self) -> SharedBuckets:
         """Look at the table as one process does."""
-        return SharedBuckets(self.clock, self.descriptor, RateLimiter(self.clock))
+        return SharedBuckets(self.clock.seconds, self.descriptor, RateLimiter(self.clock))
 
     def test_one_bucket(self) -> None:
         """What one process takes is missing in the other."""
@@ -95,7 +95,7 @@ class BucketsTests(SynchronousTestCase):
             self.clock.advance(0.01)
 
         self.patch(fcntl, "lockf", held)
-        one = SharedBuckets(self.clock, self.descriptor, RateLimiter(self.clock), turn)
+        one = SharedBuckets(self.clock.seconds, self.descriptor, RateLimiter(self.clock), turn)
         most = 2
         self.assertTrue(one.take(("key", "a"), RATE, 5.0).allowed)
         self.assertEqual(len(tries), 2)

@@ -137,6 +137,7 @@ class GrantedTests(SynchronousTestCase):
             meters=self.meters,
         )
         self.room = True
+        self.ahead_s = 0.0
         self.owner = Grants(
             self.clock,
             uses=Uses(self.table, 0),
@@ -144,6 +145,7 @@ class GrantedTests(SynchronousTestCase):
             lend=self.lend,
             watch=self.revocations.watch,
             tell=self.tell,
+            ahead_s=lambda: self.ahead_s,
         )
         self.spec = ServerSpec(name="web", transport=Transport.HTTP, headers=(("X-Who", "{user}"),))
         self.limiter, self.slots = RateLimiter(self.clock), Slots()
@@ -272,7 +274,19 @@ class GrantedTests(SynchronousTestCase):
             self.assertEqual(inbound.notes["server"], "web")
             self.assertEqual(self.leases[0].loan.in_work, 0)
             self.assertEqual(self.leases[0].loan.heard_s, 1000.0)
+            self.assertEqual(self.leases[0].loan.used_s, 1000.0)
         self.assertEqual(self.meters.calls_in_work, 0)
+
+    def test_another_clock(self) -> None:
+        """The owner's clock may read otherwise than the workers'."""
+        self.granted()
+        loan = self.leases[0].loan
+        self.ahead_s = 5000.0
+        self.assertEqual((loan.used_s, loan.heard_s), (0.0, 0.0))
+        self.ask()
+        self.servers[0].heard_s = 990.0
+        self.servers[0].answer()
+        self.assertEqual((loan.used_s, loan.heard_s), (6000.0, 5990.0))
 
     def test_what_fits_no_grant(self) -> None:
         """Everything else goes to the owner, as it came."""
