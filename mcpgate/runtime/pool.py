@@ -40,7 +40,7 @@ from mcpgate.model import (
 from mcpgate.runtime import plan
 from mcpgate.runtime.attempt import REMOTE, Probe, Starter
 from mcpgate.runtime.checks import HealthChecks
-from mcpgate.runtime.plan import Cap, Limits, Newcomer
+from mcpgate.runtime.plan import Cap, Limits, Newcomer, Seen
 from mcpgate.runtime.record import OVER, Lease, Record
 from mcpgate.runtime.starts import StartQueue
 from mcpgate.telemetry.meters import Meters
@@ -158,6 +158,8 @@ class InstancePool:
         )
         # Keyed by server and owner digest: an owner's digest begins with its principal's.
         self._records: dict[tuple[str, str], Record] = {}
+        # Those of them that are starting or running: few, beside all that ran within a week.
+        self._places: dict[Record, None] = {}
         self._checks = None
         if wheel is not None:
             self._checks = HealthChecks(
@@ -266,6 +268,7 @@ class InstancePool:
                 meters=self._meters,
                 luck=self._luck,
                 look=self._look,
+                places=self._places,
                 key=InstanceKey(spec.name, owner),
                 spec=spec,
                 caller=caller,
@@ -424,7 +427,7 @@ class InstancePool:
             self._meters.events["start_refused"] += 1
             raise Overloaded("The gate is short of memory.", retry_after_s=self._some_s())
         room = plan.make_room(
-            (other.seen() for other in self._records.values()),
+            self._present(),
             Newcomer(
                 key=record.key,
                 weight_bytes=spec.restraint.memory_bytes,
@@ -450,6 +453,12 @@ class InstancePool:
             waits.append(victim.copy.when_over())
         record.after = tuple(waits)
         record.life.start()
+
+    def _present(self) -> Iterator[Seen]:
+        """Show those that are starting or running."""
+        for record in self._places:
+            if self._records.get((record.key.server, record.key.owner.digest)) is record:
+                yield record.seen()
 
     def _some_s(self) -> float:
         """Spread those who come back over some seconds (R50)."""
@@ -760,7 +769,7 @@ class InstancePool:
     @property
     def running(self) -> int:
         """How many run or are starting, remote ones not counted."""
-        return sum(1 for record in self._records.values() if record.seen().takes_room)
+        return sum(1 for one in self._present() if one.takes_room)
 
     @property
     def queued(self) -> int:

@@ -147,6 +147,7 @@ class Record:
     One (server, owner).  It does for the machine what `Work` says.
 
     :param look: called on the turn after the state changed, once for any number of changes.
+    :param places: holds this record while it is starting or running.
     :ivar spec: the newest; what runs may have been started by an older one (``copy.spec``).
     :ivar caller: who asked last; None when nobody did, for an adopted copy.
     :ivar held: leases that keep it from idling; ``lent``: what others do with it by themselves.
@@ -165,6 +166,7 @@ class Record:
         meters: Meters,
         luck: Callable[[], float],
         look: Callable[[Record], None],
+        places: dict[Record, None],
         key: InstanceKey,
         spec: ServerSpec,
         caller: Caller | None,
@@ -191,6 +193,7 @@ class Record:
         self._meters = meters
         self._luck = luck
         self._look = look
+        self._places = places
         self._looking = False
         self._taking = False
         self.core = Core(work=self, clock=clock, changed=self._changed, since=clock.seconds())
@@ -346,6 +349,10 @@ class Record:
     def _changed(self) -> None:
         """Keep the books, inside the transition; whoever waits is told on the next turn."""
         core = self.core
+        if core.state in (InstanceState.STARTING, InstanceState.RUNNING):
+            self._places[self] = None
+        else:
+            self._places.pop(self, None)
         if core.state is InstanceState.RUNNING and self._taking:
             self.last_use = core.since
         elif core.state is InstanceState.RUNNING:

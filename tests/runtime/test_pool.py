@@ -125,7 +125,18 @@ class PoolTestCase(SynchronousTestCase):
         self.pool = self.make()
 
     def tearDown(self) -> None:
-        """Leave no start under way: what ends by garbage collection ends in any order."""
+        """
+        Leave no start under way: what ends by garbage collection ends in any order.
+
+        Whatever happened, the pool knows who takes room.
+        """
+        there = set(self.pool._records.values())
+        taking = {
+            record
+            for record in there
+            if record.core.state in (InstanceState.STARTING, InstanceState.RUNNING)
+        }
+        self.assertEqual(there.intersection(self.pool._places), taking)
         done = self.pool.stop_all(1.0)
         for _ in range(5):
             self.clock.advance(1000.0)
