@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import TestCase
@@ -90,11 +91,17 @@ env.X_USER = {user}
 """
 
 
+# Each process of tests begins elsewhere.
+_ports = count(os.getpid() * 977)
+
+
 def free_port() -> int:
-    """Find a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port nobody listens on, and that nobody is given by chance: below those of Linux."""
+    for number in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 10_000 + number % 20_000))
+            return int(probe.getsockname()[1])
+    raise AssertionError("there is always another")
 
 
 def wait_for(look: Callable[[], Seen], what: str, timeout_s: float = PATIENT_S) -> Seen:
