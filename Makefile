@@ -8,6 +8,10 @@ DEMO := var/demo
 LAB := var/servers
 TRIAL_FLAGS ?=
 
+# Tests start some thousand programs: without this each would compile all the gate again, where the
+# environment forbids to keep what was compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env parts run test unit functional workers lint types layers docs news coverage bench clean
 
 help:
