@@ -172,7 +172,7 @@ class RoundTests(TestCase):
         real.require(*BY_NAME[client].parts)
         BED.begin_rounds()
         ten = BED.open()
-        said = BED.said[client, way].result(400)
+        said = BED.said[client, way].result(1800)
         if said.tools is not None:
             seen = set(said.tools)
             self.assertEqual(len(said.tools), len(seen))
