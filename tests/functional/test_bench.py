@@ -60,7 +60,7 @@ class SmokeTests(TestCase):
         self.assertIn(ran.returncode, (0, 1), ran.stderr)
         self.assertEqual(ran.stderr, "")
         lines = ran.stdout.splitlines()
-        self.assertEqual(len(lines), 2 + 20 + 1 + 5, ran.stdout)
+        self.assertEqual(len(lines), 2 + 20 + 1 + 7, ran.stdout)
         self.assertEqual(list(self.place.iterdir()), [])
 
     def test_every_case(self) -> None:
