@@ -321,6 +321,9 @@ class Front:
         if self.grants is not None:
             # Each is for a host that was one of the gate's.
             self.grants.withdraw_all()
+        if self.workers is not None:
+            # They look by themselves, too, but not at once.
+            self.workers.tell({"certificates": True})
 
     def refresh_certificates(self) -> None:
         """Read certificates again if they changed."""

@@ -243,6 +243,8 @@ class Worker:
             for channel, acceptor in self._acceptors:
                 if channel in message["channels"]:
                     acceptor.hold(not message["accept"])
+        elif "certificates" in message:
+            self._refresh()
         else:
             self._granted.told(message)
 
