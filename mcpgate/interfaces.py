@@ -166,7 +166,11 @@ class ISessionStore(Interface):
     """Keeps session records over a restart.  Writing is behind: it never delays a call."""
 
     def load() -> Deferred[list[SessionRecord]]:
-        """Read every record; called once, before the first call is served."""
+        """
+        Read every record, that which was used last at the end.
+
+        Called once, before the first call is served.
+        """
 
     def put(record: SessionRecord) -> None:
         """Keep this state of the record, soon; the last one before a crash may be lost (100 ms)."""

@@ -186,7 +186,6 @@ class SessionTable:
         """Restore what the store kept; tell how many sessions live again."""
         records = await self._store.load()
         now, wall = self._clock.seconds(), self._wall()
-        records.sort(key=lambda record: record.last_used_at)
 
         def restore(record: SessionRecord) -> None:
             # A last use in the future is a wall clock put back, not a reason to forget.

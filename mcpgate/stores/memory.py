@@ -27,7 +27,8 @@ class MemoryStore:
 
     def load(self) -> Deferred[list[SessionRecord]]:
         """See `ISessionStore.load`."""
-        return succeed([copy(record) for record in self.records.values()])
+        records = sorted(self.records.values(), key=lambda record: record.last_used_at)
+        return succeed([copy(record) for record in records])
 
     def put(self, record: SessionRecord) -> None:
         """See `ISessionStore.put`."""

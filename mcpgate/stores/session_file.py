@@ -129,12 +129,12 @@ class SessionFile:
 
     def load(self) -> list[SessionRecord]:
         """
-        Read everything, moving a bad file aside first.
+        Read everything, that which was used last at the end; a bad file is moved aside.
 
         :raises sqlite3.Error, OSError: the file can neither be read nor be replaced.
         """
         try:
-            rows = self._open().execute("SELECT * FROM sessions").fetchall()
+            rows = self._open().execute("SELECT * FROM sessions ORDER BY last_used_at").fetchall()
         except (sqlite3.DatabaseError, _NotOursError) as error:
             if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
                 raise
