@@ -2,7 +2,8 @@
 The slab: every interface that crosses a room.  The floor plan; no code.
 
 Values are of `mcpgate.model` and `mcpgate.http`; failures are of `mcpgate.errors`.  What answers
-at once is synchronous on purpose: a warm call costs look-ups, no Deferred.
+at once is synchronous on purpose: a warm call costs look-ups, no Deferred.  Over 500 lines, because
+the plan of all rooms is one page.
 """
 
 from __future__ import annotations

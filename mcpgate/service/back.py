@@ -31,9 +31,10 @@ from mcpgate.runtime.remote import RemoteRuntime
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, reach
+from mcpgate.upstream.http import HTTPUpstream
 from mcpgate.upstream.modern_stdio import ModernStdioUpstream
 from mcpgate.upstream.questions import question
+from mcpgate.upstream.remote import reach
 from mcpgate.upstream.sse import SSEUpstream
 from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream

@@ -35,7 +35,7 @@ from mcpgate.telemetry.stalls import StallProbe
 from mcpgate.timing.poller import polled
 from mcpgate.timing.ticker import Ticker
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import reach
+from mcpgate.upstream.remote import reach
 from mcpgate.web.guard import Guard
 from mcpgate.web.listening.acceptor import Acceptor
 from mcpgate.web.listening.certificates import CertificateFiles

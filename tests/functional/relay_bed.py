@@ -18,7 +18,8 @@ from mcpgate.model import Caller, Principal, Secret, ServerSpec, Transport
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, plain_endpoint
+from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits
+from mcpgate.upstream.remote import plain_endpoint
 from mcpgate.web.relay.relay import Relay
 from mcpgate.web.wire.bounds import Bounds
 from mcpgate.web.wire.front import FrontFactory

@@ -18,7 +18,8 @@ from twisted.trial.unittest import TestCase
 from mcpgate.errors import BackendUnavailable, Draining
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, remote
+from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits
+from mcpgate.upstream.remote import remote
 from tests.functional.relay_bed import Line
 from tests.upstream.receivers import RecordingReceiver
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mcpgate.upstream.addresses import LinkLocalError, NamedEndpoint, is_link_local
-from mcpgate.upstream.http import plain_endpoint, remote
+from mcpgate.upstream.remote import plain_endpoint, remote
 
 
 @implementer(IStreamClientEndpoint)

@@ -40,7 +40,8 @@ from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
 from mcpgate.upstream.connections import Connection
 from mcpgate.upstream.exchange import Exchange
-from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, encode_head, plain_endpoint, remote
+from mcpgate.upstream.http import HTTPUpstream, UpstreamLimits, encode_head
+from mcpgate.upstream.remote import plain_endpoint, remote
 from tests.upstream.receivers import RecordingReceiver
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

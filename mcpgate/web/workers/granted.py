@@ -26,7 +26,8 @@ from mcpgate.interfaces import IInbound, IInstance, ILease
 from mcpgate.model import Caller, Principal, Secret, ServerSpec
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.upstream.http import HTTPUpstream, Remote
+from mcpgate.upstream.http import HTTPUpstream
+from mcpgate.upstream.remote import Remote
 from mcpgate.web.guard import Guard
 from mcpgate.web.mcp.rest.paths import is_face
 from mcpgate.web.refusal import refuse

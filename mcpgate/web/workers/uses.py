@@ -72,10 +72,6 @@ class Uses:
         self._times[at + _USED] = now_s
         self._whole[at] -= 1
 
-    def holds(self, number: int, serial: int) -> bool:
-        """Tell whether the grant has not been withdrawn."""
-        return self._whole[number] == serial
-
     # --- The owner's --------------------------------------------------------------------------
 
     def grant(self, number: int, serial: int) -> None:
