@@ -570,6 +570,8 @@ class InstancePool:
 
     def sweep(self) -> None:
         """Stop what idles or takes too much, remove what is long stopped; call it every minute."""
+        for record in self._records.values():
+            self._follow_entry(record)
         todo = plan.sweep(
             [record.seen() for record in self._records.values()], self._clock.seconds()
         )
@@ -582,6 +584,12 @@ class InstancePool:
         for record in tuple(self._records.values()):
             self._check_usage(record)
         self._tend()
+
+    def _follow_entry(self, record: Record) -> None:
+        """Go by the times its entry has now, whether or not somebody calls after a reload."""
+        life = self._current(record.spec).lifetime
+        if not record.forgotten and life is not record.spec.lifetime:
+            record.spec = replace(record.spec, lifetime=life)
 
     def _check_usage(self, record: Record) -> None:
         running = record.core.running

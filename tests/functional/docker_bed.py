@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import unittest
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import docker.errors
 from twisted.internet import reactor  # noqa: TID251  # a functional test
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -63,6 +65,31 @@ def serve(port):
 threading.Thread(target=serve, args=(8001,), daemon=True).start()
 serve(8000)
 """
+
+
+def inspected(beside: Any, gate_id: str, *, all: bool = False) -> list[dict[str, Any]]:
+    """Give the containers of a gate, inspected; one that is removed meanwhile is none of them."""
+    boxes = []
+    for one in beside.containers(all=all, filters={"label": f"mcpgate.gate={gate_id}"}):
+        with contextlib.suppress(docker.errors.NotFound):
+            boxes.append(beside.inspect_container(one["Id"]))
+    return boxes
+
+
+def remove_all(beside: Any, gate_id: str) -> None:
+    """Remove what is left of a gate: its last wishes may be under way in the engine."""
+    filters = {"label": f"mcpgate.gate={gate_id}"}
+    for one in beside.containers(all=True, filters=filters):
+        try:
+            beside.remove_container(one["Id"], force=True, v=True)
+        except docker.errors.NotFound:
+            pass
+        except docker.errors.APIError as error:
+            if "already in progress" not in str(error):
+                raise
+    for one in beside.networks(filters=filters):
+        with contextlib.suppress(docker.errors.NotFound):
+            beside.remove_network(one["Id"])
 
 
 class Outside:
@@ -210,9 +237,6 @@ class DockerBed:
         """Leave nothing behind."""
         for runtime in self.runtimes:
             await runtime.shutdown()
-        for one in self.containers(all=True):
-            self.beside.remove_container(one["Id"], force=True, v=True)
-        for one in self.beside.networks(filters={"label": f"mcpgate.gate={self.gate_id}"}):
-            self.beside.remove_network(one["Id"])
+        remove_all(self.beside, self.gate_id)
         self.beside.close()
         shutil.rmtree(self.state_dir, ignore_errors=True)

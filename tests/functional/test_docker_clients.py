@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.functional import real
-from tests.functional.docker_bed import Outside
+from tests.functional.docker_bed import Outside, remove_all
 from tests.functional.docker_engine import asked_for, client, require_engine, require_python
 from tests.functional.images import node_image, python_image
 from tests.functional.real_clients import CLIENT_LIST
@@ -72,10 +72,7 @@ class DockerBed(Bed):
         """Remove what may be left; what runs may not."""
         label = f"mcpgate.gate={gate_id}"
         running = self.beside.containers(filters={"label": label})
-        for one in self.beside.containers(all=True, filters={"label": label}):
-            self.beside.remove_container(one["Id"], force=True)
-        for one in self.beside.networks(filters={"label": label}):
-            self.beside.remove_network(one["Id"])
+        remove_all(self.beside, gate_id)
         assert running == [], running
 
     def time(self, _: str) -> str:

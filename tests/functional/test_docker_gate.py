@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
-from tests.functional.docker_bed import Outside
+from tests.functional.docker_bed import Outside, inspected, remove_all
 from tests.functional.docker_engine import client, require_engine, require_python
 from tests.functional.gate_process import AT_ONCE_S, PATIENT_S, GateProcess, rest, wait_for
 from tests.functional.mcp_client import Client
@@ -101,16 +101,11 @@ class DockerGate:
 
     def containers(self, *, all: bool = False) -> list[dict[str, Any]]:
         """Give the gate's containers, inspected."""
-        label = f"mcpgate.gate={self.gate_id}"
-        found = self.beside.containers(all=all, filters={"label": label})
-        return [self.beside.inspect_container(one["Id"]) for one in found]
+        return inspected(self.beside, self.gate_id, all=all)
 
     def clean(self) -> None:
         """Remove what is left."""
-        for one in self.containers(all=True):
-            self.beside.remove_container(one["Id"], force=True, v=True)
-        for one in self.beside.networks(filters={"label": f"mcpgate.gate={self.gate_id}"}):
-            self.beside.remove_network(one["Id"])
+        remove_all(self.beside, self.gate_id)
         self.beside.close()
 
 
@@ -333,7 +328,7 @@ class LifeTests(TestCase):
 
     def test_stop_and_remove(self) -> None:
         """Idle: stopped; brought back by a call, with its data; long stopped: removed."""
-        bed = DockerGate(self, web="idle_stop = 2s\nremove_after = 4s")
+        bed = DockerGate(self, web="idle_stop = 2s\nremove_after = 7d")
         ada = bed.user(1)
         bed.gate.start()
         ada.initialize()
@@ -345,6 +340,9 @@ class LifeTests(TestCase):
         self.assertEqual(tool(ada, "read", path="/data/kept"), "still here")
         (again,) = bed.containers(all=True)
         self.assertEqual(again["Id"], before["Id"])
+        bed.gate.write(bed.gate.ini.read_text().replace("remove_after = 7d", "remove_after = 4s"))
+        told = bed.gate.command("config", "apply")
+        self.assertEqual(told.returncode, 0, told.stderr)
         wait_for(lambda: not bed.containers(all=True), "it is done")
         label = f"mcpgate.gate={bed.gate_id}"
         wait_for(lambda: not bed.beside.networks(filters={"label": label}), "it is done")

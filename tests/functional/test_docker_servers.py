@@ -8,6 +8,7 @@ from typing import Any
 from unittest import TestCase
 
 from tests.functional import real
+from tests.functional.docker_bed import remove_all
 from tests.functional.docker_engine import client, require_engine
 from tests.functional.gate_process import NO_LIMITS, GateProcess
 from tests.functional.images import node_image, python_image
@@ -81,10 +82,7 @@ class RealServerTests(TestCase):
         """Nothing is left but what may be; remove it."""
         label = f"mcpgate.gate={gate_id}"
         self.assertEqual(beside.containers(filters={"label": label}), [])
-        for one in beside.containers(all=True, filters={"label": label}):
-            beside.remove_container(one["Id"])
-        for one in beside.networks(filters={"label": label}):
-            beside.remove_network(one["Id"])
+        remove_all(beside, gate_id)
 
     def maker(self) -> Any:
         """Give a client of the engine that makes images."""

@@ -760,6 +760,19 @@ class IdleTests(PoolTestCase):
         self.assertEqual(self.state(), [InstanceState.STOPPED])
         self.assertEqual(self.runtime.alive, [])
 
+    def test_times_of_now(self) -> None:
+        """A reload's times count for who is not called again, running or stopped."""
+        now = SPEC
+        self.pool = self.make(current=lambda _: now)
+        self.leased().release()
+        now = replace(SPEC, lifetime=replace(SPEC.lifetime, idle_stop_s=10.0))
+        self.sweep_after(10)
+        self.assertEqual(self.state(), [InstanceState.STOPPED])
+        # What else has changed counts at the next start.
+        now = replace(now, command=("new",), lifetime=replace(now.lifetime, remove_s=20.0))
+        self.sweep_after(20)
+        self.assertEqual(self.state(), [])
+
     def test_lease_keeps_it(self) -> None:
         """While a call is in work it is not idle, however quiet."""
         self.leased()

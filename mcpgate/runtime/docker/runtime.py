@@ -697,10 +697,13 @@ class DockerRuntime:
                 self._look(instance)
             elif instance.streams is None and instance.alive:
                 self._look(instance)
+        removed = False
         for known in found.values():
             busy = self._busy[known.labels.get(LABEL_KEY, "")]
             if not busy and known.container_id not in self._by_container:
-                await self._remove_stray(known)
+                removed |= await self._remove_stray(known)
+        if removed:
+            await self._tidy()
         if self._firewall is not None and self._walled:
             self._walled = False
             if await self._firewall.ensure():
@@ -709,21 +712,23 @@ class DockerRuntime:
                 self._walled = True
         await self._lists.renew()
 
-    async def _remove_stray(self, known: Known) -> None:
+    async def _remove_stray(self, known: Known) -> bool:
+        """Remove it, unless a start may take it up again; tell whether it was."""
         if known.state == "exited" and known.key is not None and not known.is_used_up:
             spec = self._find(known.key.server)
             remove_s = 0.0 if spec is None else spec.lifetime.remove_s
             if spec is not None and not remove_s:
-                return
+                return False
             told = await self._inspect(known.container_id)
             ended_at = container.wall_time(str((told.get("State") or {}).get("FinishedAt", "")))
             if spec is not None and self._wall() - ended_at < remove_s:
-                return
+                return False
         elif known.state == "created" and self._wall() - known.created_at < STRAY_S:
-            return
+            return False
         log.info("Removing stray container {name}", name=known.name)
         self._meters.events["stray_removed"] += 1
         await self._remove(known.container_id)
+        return True
 
     @deferred
     async def shutdown(self) -> None:

@@ -600,13 +600,16 @@ class NextLifeTests(RuntimeTestCase):
         self.assertEqual(list(self.engine.containers_), [])
 
     def test_reconcile_dropped_entry(self) -> None:
-        """What is stopped and has no entry any more goes at once."""
-        self.start(PIPE)
+        """What is stopped and has no entry any more goes at once, with its network and files."""
+        self.start(WEB)
         self.engine.end("c1", 0)
-        del self.specs["pipe"]
+        del self.specs["web"]
         self.runtime = self.make()
+        self.assertEqual(len(self.engine.networks_), 1)
         self.successResultOf(self.runtime.reconcile())
         self.assertEqual(list(self.engine.containers_), [])
+        self.assertEqual(self.engine.networks_, [])
+        self.assertEqual(list((self.folder / "files").glob("*/token")), [])
 
     def test_reconcile_created(self) -> None:
         """What was made and never ran goes when it is not just being made (R48)."""
