@@ -52,7 +52,8 @@ COMMANDS: Final = (
 )
 """
 Modules of this package, in the order ``mcpgate --help`` lists what they declare; ``servers`` is
-``list`` and ``show``, ``importing`` is ``import``, ``testing`` is ``test``.
+``list`` and ``show``, ``importing`` is ``import``, ``testing`` is ``test``;
+``config`` is ``reload``, too.
 """
 
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, what a shell reports for it

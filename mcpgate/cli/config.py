@@ -1,5 +1,6 @@
 """
-``mcpgate config diff|apply|history|rollback``: changes of ``gate.ini`` on a running gate.
+``mcpgate config diff|apply|history|rollback``: changes of ``gate.ini`` on a running gate; and
+``mcpgate reload``, the name by which others know ``config apply``.
 
 A running gate takes a written file over by itself within seconds; these commands tell what that
 means beforehand, wait for it, and go back.
@@ -41,15 +42,16 @@ def add_parser(subparsers: Any) -> None:
     diff.add_argument("other", nargs="?", type=Path, metavar="OTHER")
     diff.add_argument("--text", action="store_true", help="the lines that differ, too")
     diff.set_defaults(run=_diff)
-    apply = commands.add_parser(
-        "apply",
-        help="have a running gate take gate.ini over now",
-        description="Have a running gate read gate.ini, try out new and changed servers beside "
-        "those that run, and serve them; when anything is wrong nothing changes. "
-        "Exit code 1: it was not taken over; 3: no gate is running.",
-    )
-    add_gate_arguments(apply, ("text", "json"))
-    apply.set_defaults(run=asking(_apply))
+    for group, name in ((commands, "apply"), (subparsers, "reload")):
+        apply = group.add_parser(
+            name,
+            help="have a running gate take gate.ini over now",
+            description="Have a running gate read gate.ini, try out new and changed servers "
+            "beside those that run, and serve them; when anything is wrong nothing changes. "
+            "Exit code 1: it was not taken over; 3: no gate is running.",
+        )
+        add_gate_arguments(apply, ("text", "json"))
+        apply.set_defaults(run=asking(_apply))
     history = commands.add_parser(
         "history", help="list the copies kept beside gate.ini", description="Newest first."
     )

@@ -405,10 +405,6 @@ class SessionTable:
 
         await in_slices(self._clock, tuple(self), keep)
 
-    def for_instance(self, instance_id: str) -> list[Session]:
-        """List the sessions whose upstream session lives in this instance."""
-        return [session for session in self if session.record.upstream_instance == instance_id]
-
     def views(self, limit: int = 1000) -> list[SessionView]:
         """Describe sessions, most recently used first."""
         now, wall = self._clock.seconds(), self._wall()

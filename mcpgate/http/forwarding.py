@@ -179,7 +179,6 @@ class ResponseRules:
 def response_rules(
     *,
     allowed: Iterable[bytes] = (),
-    hidden: Iterable[bytes] = (),
     authority: bytes = b"",
     prefix: bytes = b"",
 ) -> ResponseRules:
@@ -191,14 +190,13 @@ def response_rules(
     ``set-cookie`` in ``forward_headers`` gets them in both directions.
 
     :param allowed: as in `request_rules`.
-    :param hidden: further lower-case names to drop (``mcp-session-id`` on MCP endpoints).
     """
     free = set(allowed)
     if b"cookie" in free:
         free.add(b"set-cookie")
     if b"authorization" in free:
         free.add(b"www-authenticate")
-    dropped = HOP_BY_HOP | _INSIDE | (_ORIGIN_WIDE - free) | frozenset(hidden)
+    dropped = HOP_BY_HOP | _INSIDE | (_ORIGIN_WIDE - free)
     return ResponseRules(dropped=dropped, authority=authority, prefix=prefix)
 
 
@@ -356,10 +354,6 @@ class Forwarding:
             )
         ]
 
-    def endpoint_response(self, fields: Fields, spec: ServerSpec) -> FieldLines:
-        """Make the fields of an MCP answer, without the server's session id."""
-        return response_fields(fields, self._rules(spec).endpoint_answers)
-
     def own_request(self, spec: ServerSpec, caller: Caller) -> FieldLines:
         """Make the fields of an MCP message that is the gate's own."""
         return [_JSON, _MCP_ACCEPT, _IDENTITY, *_filled(spec, caller)]
@@ -392,7 +386,7 @@ class Forwarding:
 class _ServerRules:
     """Everything `Forwarding` knows of one server."""
 
-    __slots__ = ("answers", "endpoint", "endpoint_answers", "relay", "spec")
+    __slots__ = ("answers", "endpoint", "relay", "spec")
 
     def __init__(self, spec: ServerSpec, credential_fields: frozenset[bytes]) -> None:
         allowed = frozenset(name.lower().encode("ascii") for name in spec.forward_headers)
@@ -404,7 +398,6 @@ class _ServerRules:
             identity=True,
         )
         self.answers = response_rules(allowed=allowed)
-        self.endpoint_answers = response_rules(allowed=allowed, hidden=_SESSION_FIELDS)
 
 
 def impersonal_fields(spec: ServerSpec) -> FieldLines:

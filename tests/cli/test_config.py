@@ -77,6 +77,7 @@ class ConfigTests(SynchronousTestCase):
         """Without a gate there is nobody to take it over."""
         code, _, err = self.config("apply", "--state-dir", str(self.gate.parent))
         self.assertEqual(code, 2)
-        code, _, err = run("config", "apply", "--state-dir", str(self.gate.parent.absolute()))
-        self.assertEqual(code, 3)
-        self.assertIn("no gate is running", err)
+        for words in (("config", "apply"), ("reload",)):
+            code, _, err = run(*words, "--state-dir", str(self.gate.parent.absolute()))
+            self.assertEqual(code, 3)
+            self.assertIn("no gate is running", err)

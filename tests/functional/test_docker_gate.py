@@ -341,7 +341,7 @@ class LifeTests(TestCase):
         (again,) = bed.containers(all=True)
         self.assertEqual(again["Id"], before["Id"])
         bed.gate.write(bed.gate.ini.read_text().replace("remove_after = 7d", "remove_after = 4s"))
-        told = bed.gate.command("config", "apply")
+        told = bed.gate.command("reload")
         self.assertEqual(told.returncode, 0, told.stderr)
         wait_for(lambda: not bed.containers(all=True), "it is done")
         label = f"mcpgate.gate={bed.gate_id}"

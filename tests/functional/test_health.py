@@ -178,10 +178,10 @@ class WellTests(HealthCase):
 
     def test_abandoned_work(self) -> None:
         """One that works on although its caller was told of the timeout is not touched."""
-        self.begin(HANGING.format(name="io") + QUICK + "call_timeout = 1s\n")
+        self.begin(HANGING.format(name="io") + QUICK + "call_timeout = 3s\n")
         client = self.client("io")
         pid = int(client.call("pid").text)
-        self.assertEqual(client.call("burn", seconds=5).error["data"]["reason"], "backend_timeout")
+        self.assertEqual(client.call("burn", seconds=10).error["data"]["reason"], "backend_timeout")
         wait_for(lambda: "result" in client.call("pid").message, "it answers")
         self.assertEqual(int(client.call("pid").text), pid)
         self.assertEqual(self.event("health_replaced"), 0)

@@ -19,7 +19,7 @@ openapi = <servers>/petstore.yaml
 url = {url}
 header.X-Owner = {key}
 forward_headers = X-Language
-call_timeout = 2s
+call_timeout = 5s
 deny = delete*
 """
 

@@ -498,13 +498,6 @@ class ShownTests(SessionCase):
         self.assertEqual(self.table.end_all(ADA, "revoked"), 1)
         self.assertEqual(self.table.of(ADA), [])
 
-    def test_for_instance(self) -> None:
-        """Sessions of one instance are listed."""
-        session = self.create()
-        self.create()
-        session.record.upstream_instance = "i-1"
-        self.assertEqual(self.table.for_instance("i-1"), [session])
-
 
 class AtTheCapTests(SessionCase):
     """A table that is full, mostly of sessions in use."""

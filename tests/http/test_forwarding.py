@@ -143,11 +143,10 @@ class ResponseFieldsTests(SynchronousTestCase):
                 b"www-authenticate",
                 b"access-control-allow-origin",
                 b"x-accel-redirect",
-                b"mcp-session-id",
             )
         ]
         kept = (b"content-type", b"text/plain")
-        rules = response_rules(hidden=[b"mcp-session-id"])
+        rules = response_rules()
         self.assertEqual(response_fields(Fields([*lines, kept]), rules), [kept])
 
     def test_allowed(self) -> None:
@@ -271,14 +270,13 @@ class ForwardingTests(SynchronousTestCase):
             got.append((b"added", b"by the caller"))
 
     def test_answers(self) -> None:
-        """The relay shows links as the client must call them; the endpoint hides the session."""
+        """The relay shows links as the client must call them."""
         fields = Fields([(b"location", b"http://in:1/a"), (b"mcp-session-id", b"s")])
         self.assertEqual(
             self.forwarding.relay_response(fields, self.spec, authority=b"in:1", prefix=b"/srv"),
             [(b"location", b"/srv/a"), (b"mcp-session-id", b"s")],
         )
         plain = Fields([(b"mcp-session-id", b"s"), (b"x", b"y")])
-        self.assertEqual(self.forwarding.endpoint_response(plain, self.spec), [(b"x", b"y")])
         self.assertEqual(
             self.forwarding.relay_response(plain, self.spec, authority=b"", prefix=b""),
             plain.lines,
