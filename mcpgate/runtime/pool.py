@@ -656,8 +656,14 @@ class InstancePool:
         record = self._records.get((key.server, key.owner.digest))
         if record is not None:
             record.wanted = False
-            record.crashes.forgive()
+        self.forgive(key)
         return self._stop(key, BackendUnavailable("The server was stopped.", retry_after_s=1.0))
+
+    def forgive(self, key: InstanceKey) -> None:
+        """Have the next start not wait for how often it crashed: somebody has seen to that."""
+        record = self._records.get((key.server, key.owner.digest))
+        if record is not None:
+            record.crashes.forgive()
 
     def forget(self, owner: Owner) -> None:
         """Stop and remove what belongs to an owner that is gone: a session that ended."""

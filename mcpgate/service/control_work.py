@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from mcpgate.errors import BadRequest, NotFound
 from mcpgate.gate.access.operator import operator
-from mcpgate.model import Caller, InstanceState, Isolation, ServerSpec
+from mcpgate.model import Caller, InstanceKey, InstanceState, Isolation, ServerSpec
 from mcpgate.runtime.attempt import REMOTE
 from mcpgate.runtime.pool import Report
 from mcpgate.telemetry.views import ImageView, InstanceView, Leftover, LogView
@@ -183,6 +183,8 @@ class ControlWork:
             owner_of(spec, caller.principal, ""): caller
             for caller in await self.callers(spec, chosen)
         }
+        for owner in owners:
+            self._gateway.pool.forgive(InstanceKey(spec.name, owner))
         waiting = [
             self._gateway.pool.lease(spec, owner, caller) for owner, caller in owners.items()
         ]

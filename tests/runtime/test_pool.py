@@ -614,6 +614,17 @@ class CrashTests(PoolTestCase):
         self.successResultOf(self.pool.stop(InstanceKey("toy", owner("a"))))
         self.leased()
 
+    def test_operator_starts(self) -> None:
+        """Who is to be started by hand need not wait for the end of a pause."""
+        key = InstanceKey("toy", owner("a"))
+        self.pool.forgive(key)  # Nobody knows of it yet.
+        self.crash_often(3)
+        self.leased_later()
+        self.crash()
+        self.refused(self.ask(), BackendUnavailable)
+        self.pool.forgive(key)
+        self.leased()
+
     def test_prestarted_restarts_itself(self) -> None:
         """What was started before anybody asked is started again unasked."""
         self.successResultOf(self.prestarted())

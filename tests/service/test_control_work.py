@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from mcpgate.config.model import Config
 from mcpgate.errors import BackendUnavailable, BadRequest, NotFound, Unauthenticated
 from mcpgate.gate.catalog import Catalog
-from mcpgate.model import Caller, Container, Isolation, Secret
+from mcpgate.model import Caller, Container, Exit, Isolation, Secret
 from mcpgate.runtime.docker.cleanup import Wish
 from mcpgate.runtime.docker.container import (
     LABEL_ISOLATION,
@@ -163,6 +163,18 @@ class ControlWorkTests(PoolTestCase):
         self.assertEqual(self.successResultOf(self.start("toy", user="a")), [("toy", "a" * 8)])
         self.assertEqual(self.successResultOf(self.start("toy", owner="a" * 8)), [("toy", "a" * 8)])
         self.assertEqual(len(self.runtime.alive), 2)
+
+    def test_start_after_crashes(self) -> None:
+        """The operator need not wait for the end of a pause."""
+        for _ in range(4):
+            asked = self.ask("a")
+            self.clock.advance(4.0)
+            self.clock.advance(0)
+            self.successResultOf(asked)
+            self.runtime.instances[-1].end(Exit(code=1, reason="exited", stderr_tail=()))
+            self.clock.advance(0)
+        self.failureResultOf(self.ask("a"), BackendUnavailable)
+        self.assertEqual(self.successResultOf(self.start("toy", user="a")), [("toy", "a" * 8)])
 
     def test_start_with_key(self) -> None:
         """For the owner of a key the gate's own sources know."""
