@@ -11,6 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping
 
+from OpenSSL._util import ffi, lib
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -31,6 +32,8 @@ from mcpgate.web.listening.tls import HTTP1, CertificateStore
 HANDSHAKE_S = 10.0
 
 _HANDSHAKE_RECORD = 0x16
+# Where OpenSSL says where something is; only its length is wanted.
+_PLACE = ffi.new("char **")
 
 _PLAIN_TEXT = b"This port speaks HTTPS: write https:// instead of http:// in the URL.\n"
 PLAIN_ANSWER = (
@@ -42,9 +45,15 @@ PLAIN_ANSWER = (
 
 
 class GateTLS(TLSMemoryBIOProtocol):
-    """One TLS connection; plain HTTP is told so and closed at once (R13)."""
+    """
+    One TLS connection; plain HTTP is told so and closed at once (R13).
 
+    :ivar complete: the handshake is.
+    """
+
+    complete = False
     _begun = False
+    _settled = False
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -56,6 +65,23 @@ class GateTLS(TLSMemoryBIOProtocol):
                 self._tlsShutdownFinished(None)
                 return
         super().dataReceived(data)
+        if not self._settled and self.complete and self.connected:
+            self._settled = True
+            self._settle()
+
+    def _settle(self) -> None:
+        """
+        Give back the memory that the handshake passed through.
+
+        A BIO keeps that of the most it ever held, which is some kilobytes in every idle connection
+        (R30); only a new pair holds less.
+        """
+        connection = self._tlsConnection
+        bios = (connection._into_ssl, connection._from_ssl)
+        if not any(lib.BIO_get_mem_data(bio, _PLACE) for bio in bios):
+            into, out = (lib.BIO_new(lib.BIO_s_mem()) for _ in range(2))
+            lib.SSL_set_bio(connection._ssl, into, out)  # It frees the old ones.
+            connection._into_ssl, connection._from_ssl = into, out
 
 
 @implementer(IHandshakeListener)
@@ -91,6 +117,7 @@ class Handshake(Protocol):
     def handshakeCompleted(self) -> None:  # noqa: N802 - zope's name
         """See `IHandshakeListener.handshakeCompleted`."""
         self._over()
+        self.transport.complete = True
         protocol = self._owner.choose(self.transport.negotiatedProtocol).buildProtocol(
             self._address
         )

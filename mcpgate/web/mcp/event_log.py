@@ -10,7 +10,7 @@ ever replayed (R73), and ids of an earlier life of the gate replay nothing.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -65,12 +65,25 @@ class LoggedStream:
     :ivar first: events from this number on are kept.
     """
 
+    # Each session has one, and most of them say nothing: it is to be small.
+    __slots__ = (
+        "_log",
+        "_outlet",
+        "_release",
+        "deadline",
+        "events",
+        "first",
+        "last",
+        "number",
+        "over",
+    )
+
     def __init__(self, log: EventLog, number: int, outlet: IInbound | None) -> None:
         self.number = number
         self.over = False
         self.last = 0
         self.first = 1
-        self.events: deque[tuple[int, bytes]] = deque()
+        self.events: deque[tuple[int, bytes]] | None = None
         self.deadline: Deadline | None = None
         self._log = log
         self._outlet = outlet
@@ -106,7 +119,7 @@ class LoggedStream:
 
     def missed(self, after: int, before: int | None = None) -> Iterator[bytes]:
         """Give the events after one, up to another."""
-        for number, event in self.events:
+        for number, event in self.events or ():
             if number > after and (before is None or number < before):
                 yield event
 
@@ -151,13 +164,15 @@ class EventLog:
     :ivar standing: the stream of the session's GET.
     """
 
+    __slots__ = ("_budget", "_newest", "_over", "_size", "_streams", "_wheel", "standing", "tag")
+
     def __init__(self, wheel: DeadlineWheel, budget: EventBudget) -> None:
         self.tag = secrets.token_urlsafe(9)
         self.standing = LoggedStream(self, STANDING, None)
         self._wheel = wheel
         self._budget = budget
         self._size = 0
-        self._streams: OrderedDict[int, LoggedStream] = OrderedDict({STANDING: self.standing})
+        self._streams = {STANDING: self.standing}
         self._newest = STANDING
         self._over = False
 
@@ -208,8 +223,8 @@ class EventLog:
         for stream in tuple(self._streams.values()):
             stream.detach()
 
-    def clear(self) -> None:
-        """Forget everything: the session is over."""
+    def clear(self, reason: str = "") -> None:
+        """Forget everything: the session is over, for whatever reason."""
         self._over = True
         for stream in tuple(self._streams.values()):
             stream.detach()
@@ -229,6 +244,8 @@ class EventLog:
             stream.first = stream.last + 1
             return
         self._size += size
+        if stream.events is None:
+            stream.events = deque()
         stream.events.append((stream.last, event))
 
     def finished(self, stream: LoggedStream) -> None:
@@ -244,6 +261,7 @@ class EventLog:
         return True
 
     def _drop(self, stream: LoggedStream) -> None:
+        assert stream.events
         number, event = stream.events.popleft()
         stream.first = number + 1
         self._size -= len(event)

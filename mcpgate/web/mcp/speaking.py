@@ -242,7 +242,7 @@ class SpeakerBase(ABC):
         log = session.events
         if not isinstance(log, EventLog):
             log = session.events = EventLog(self.wheel, self._budget)
-            session.on_end.append(lambda _: log.clear())
+            session.on_end.append(log.clear)
         return log
 
     def resumed(self, inbound: IInbound, session: Session, release: Callable[[], None]) -> bool:

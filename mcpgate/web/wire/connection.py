@@ -51,6 +51,9 @@ log = Logger()
 # measure of progress.
 _SLICE: Final = 64 * KIB
 
+# The queue of a connection on which nothing waits; an empty one of its own takes 0.7 KiB.
+_NOTHING: Final[deque[bytes]] = deque()
+
 #: Stands in the access log where no request could be read.
 _UNREAD: Final = RequestHead(method="-", path=b"-", query=None, version=(1, 1), fields=Fields())
 
@@ -125,7 +128,7 @@ class HTTP1Connection:
         self._shut = False
         self._half_closed = False
         self._write_paused = False
-        self._queue: deque[bytes] = deque()
+        self._queue = _NOTHING
         self._queued = 0
         self._hoard: Hoard | None = None
         self._mark_bytes = 0
@@ -357,6 +360,8 @@ class HTTP1Connection:
             for start in range(0, len(data), _SLICE):
                 piece = data[start : start + _SLICE]
                 if self._write_paused or self._queue:
+                    if self._queue is _NOTHING:
+                        self._queue = deque()
                     self._queue.append(piece)
                     self._queued += len(piece)
                     self._front.answers.held += len(piece)
@@ -382,6 +387,7 @@ class HTTP1Connection:
     def _forget_queue(self) -> None:
         self._part_with_hoard()
         self._queue.clear()
+        self._queue = _NOTHING
         self._front.answers.held -= self._queued
         self._queued = 0
 

@@ -262,7 +262,7 @@ class LogTests(SynchronousTestCase):
         done.framed(b"x" * (LOG_BYTES // 2))
         done.finish()
         live.framed(b"x" * (LOG_BYTES // 2))
-        self.assertEqual((len(done.events), len(live.events)), (0, 2))
+        self.assertEqual((len(done.events or ()), len(live.events or ())), (0, 2))
 
     def test_of_all(self) -> None:
         """One session's log leaves room for others', and gives all back."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -139,7 +140,7 @@ class StdioSpeaker(SpeakerBase):
         link = session.extras
         if not isinstance(link, StdioLink):
             self.unbind(session)
-            link = StdioLink(session.capabilities, lambda: self.lists_changed(spec, session))
+            link = StdioLink(session.capabilities, partial(self.lists_changed, spec, session))
             self.bind(session, spec, link)
         return link
 
