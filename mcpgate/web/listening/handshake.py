@@ -11,10 +11,9 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping
 
-from OpenSSL._util import ffi, lib
 from twisted.internet.interfaces import (
     IAddress,
-    IHandshakeListener,
+    IProtocol,
     IProtocolFactory,
     IReactorTime,
     ITCPTransport,
@@ -23,17 +22,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
 
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import Deadline, DeadlineWheel
-from mcpgate.web.listening.tls import HTTP1, CertificateStore
+from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore
+from mcpgate.web.listening.tls_socket import take_over
 
 HANDSHAKE_S = 10.0
 
 _HANDSHAKE_RECORD = 0x16
-# Where OpenSSL says where something is; only its length is wanted.
-_PLACE = ffi.new("char **")
 
 _PLAIN_TEXT = b"This port speaks HTTPS: write https:// instead of http:// in the URL.\n"
 PLAIN_ANSWER = (
@@ -48,12 +45,12 @@ class GateTLS(TLSMemoryBIOProtocol):
     """
     One TLS connection; plain HTTP is told so and closed at once (R13).
 
-    :ivar complete: the handshake is.
+    It is there for the handshake.  Then the connection goes on by itself, with TLS on its socket,
+    or where that can not be (HTTP/2, a unix socket, behind the PROXY protocol) through here.
     """
 
-    complete = False
     _begun = False
-    _settled = False
+    _shaking = True
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -65,32 +62,43 @@ class GateTLS(TLSMemoryBIOProtocol):
                 self._tlsShutdownFinished(None)
                 return
         super().dataReceived(data)
-        if not self._settled and self.complete and self.connected:
-            self._settled = True
-            self._settle()
+        if self._shaking and self._handshakeDone and not self._aborted:
+            self._shaking = False
+            handshake = self.wrappedProtocol
+            assert isinstance(handshake, Handshake)
+            self._go_on(handshake)
 
-    def _settle(self) -> None:
-        """
-        Give back the memory that the handshake passed through.
+    def _go_on(self, handshake: Handshake) -> None:
+        """Hand the connection to the protocol that was agreed on, with what came for it."""
+        protocol = handshake.agreed()
+        if protocol is None:
+            self.loseConnection()
+            return
+        direct = None
+        if self.negotiatedProtocol != HTTP2 and not self._lostTLSConnection:
+            direct = take_over(self.transport, self._tlsConnection)
+        if direct is None:
+            # From here on it costs no call more than Twisted's own TLS.
+            self.wrappedProtocol = protocol
+        else:
+            self.factory.unregisterProtocol(self)
+            direct.protocol = protocol
+        protocol.makeConnection(direct or self)
+        if handshake.early:
+            protocol.dataReceived(handshake.early)
 
-        A BIO keeps that of the most it ever held, which is some kilobytes in every idle connection
-        (R30); only a new pair holds less.
-        """
-        connection = self._tlsConnection
-        bios = (connection._into_ssl, connection._from_ssl)
-        if not any(lib.BIO_get_mem_data(bio, _PLACE) for bio in bios):
-            into, out = (lib.BIO_new(lib.BIO_s_mem()) for _ in range(2))
-            lib.SSL_set_bio(connection._ssl, into, out)  # It frees the old ones.
-            connection._into_ssl, connection._from_ssl = into, out
 
-
-@implementer(IHandshakeListener)
 class Handshake(Protocol):
-    """Stands where the HTTP protocol will be until the handshake is complete."""
+    """
+    Stands where the HTTP protocol will be until the handshake is complete.
+
+    :ivar early: what came right behind it.
+    """
 
     transport: GateTLS
 
     def __init__(self, factory: TLSFactory, address: IAddress, host: str) -> None:
+        self.early = b""
         self._owner = factory
         self._address = address
         self._host = host
@@ -114,19 +122,14 @@ class Handshake(Protocol):
             self._deadline = None
             self._owner.handshake_over(self._host)
 
-    def handshakeCompleted(self) -> None:  # noqa: N802 - zope's name
-        """See `IHandshakeListener.handshakeCompleted`."""
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        self.early += data
+
+    def agreed(self) -> IProtocol | None:
+        """Give the protocol that was agreed on; None: it is refused."""
         self._over()
-        self.transport.complete = True
-        protocol = self._owner.choose(self.transport.negotiatedProtocol).buildProtocol(
-            self._address
-        )
-        if protocol is None:
-            self.transport.loseConnection()
-            return
-        # From here on the connection costs no call more than Twisted's own TLS.
-        self.transport.wrappedProtocol = protocol
-        protocol.makeConnection(self.transport)
+        return self._owner.choose(self.transport.negotiatedProtocol).buildProtocol(self._address)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:

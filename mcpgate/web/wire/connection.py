@@ -406,7 +406,10 @@ class HTTP1Connection:
             and not (direct.dataBuffer or direct._tempDataBuffer)
         ):
             try:
-                sent = direct.socket.send(data)
+                if self._front.secure:
+                    sent = direct.send_now(data)  # type: ignore[attr-defined]  # a `TLSSocket`
+                else:
+                    sent = direct.socket.send(data)
             except OSError:
                 # Full, or lost: that is left to the transport to find, so that nobody is told
                 # from here.
@@ -671,6 +674,7 @@ class HTTP1Connection:
         Close our side, and give the client a moment to read before its bytes meet a closed socket.
 
         Closing outright with unread bytes would reset the connection, and take the answer along.
+        Twisted's own TLS has no half of it to close; it waits for the client's goodbye itself.
         """
         if self._shut or self._due_close < inf:
             return
@@ -678,7 +682,8 @@ class HTTP1Connection:
         transport = self.transport
         transport.unregisterProducer()  # type: ignore[attr-defined]  # every stream has it
         shut = None
-        if not self._front.secure and not ISSLTransport.providedBy(transport):
+        secure = self._front.secure or ISSLTransport.providedBy(transport)
+        if self._direct is not None or not secure:
             shut = getattr(transport, "loseWriteConnection", None)
         if shut is None or self._half_closed:
             self._linger()

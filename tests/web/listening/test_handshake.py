@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
-from mcpgate.web.listening.handshake import PLAIN_ANSWER, GateTLS, TLSFactory
+from mcpgate.web.listening.handshake import PLAIN_ANSWER, TLSFactory
 from mcpgate.web.listening.tls import HTTP1, HTTP2, CertificateStore
 from tests.web.memory_tls import (
     CLIENT,
@@ -93,24 +93,6 @@ class HandshakeTests(SynchronousTestCase):
         client.shake()
         self.clock.pump([1.0] * 15)
         self.assertFalse(client.wire.aborted)
-
-    def buffers(self, client: MemoryClient) -> tuple[object, object]:
-        """Give what the server's TLS reads from and writes to."""
-        assert isinstance(client.server, GateTLS)
-        tls = client.server.getHandle()
-        return tls._into_ssl, tls._from_ssl
-
-    def test_memory_of_the_handshake(self) -> None:
-        """What the handshake went through is given back, and everything goes on."""
-        client = MemoryClient(self.factory, client_context())
-        before = self.buffers(client)
-        client.shake()
-        after = self.buffers(client)
-        self.assertNotIn(after[0], before)
-        self.assertNotIn(after[1], before)
-        for size in (1, 10_000):
-            self.assertEqual(client.say(b"x" * size), b"x" * size)
-        self.assertEqual(self.buffers(client), after)
 
     def test_half_a_record_behind_the_handshake(self) -> None:
         """Nothing is lost of what came with the end of the handshake."""
