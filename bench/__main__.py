@@ -32,6 +32,7 @@ from bench.lab.running import ROOT, BenchError, NotHereError
 
 PLACE = ROOT / "var" / "bench"
 ROUNDS = 7
+LEAST_OF_A_LIFE = 4
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -126,18 +127,20 @@ def run(case: Case, file: Path, args: argparse.Namespace) -> bool:
     outcome = Outcome(case.name)
     begun = time.monotonic()
     good = True
-    rounds = 1 if args.smoke else args.rounds
+    lives = 1 if args.smoke or args.profile else case.lives
+    rounds = 1 if args.smoke else max(args.rounds // lives, min(args.rounds, LEAST_OF_A_LIFE))
     with tempfile.TemporaryDirectory(prefix="mcpgate-bench-") as scratch:
         try:
-            with Lab(
-                outcome=outcome,
-                scratch=Path(scratch),
-                parts=args.parts.resolve(),
-                rounds=rounds,
-                smoke=args.smoke,
-                profiles=file.parent / "profiles" if args.profile else None,
-            ) as lab:
-                case.run(lab)
+            for life in range(lives):
+                with Lab(
+                    outcome=outcome,
+                    scratch=Path(scratch, str(life)),
+                    parts=args.parts.resolve(),
+                    rounds=rounds,
+                    smoke=args.smoke,
+                    profiles=file.parent / "profiles" if args.profile else None,
+                ) as lab:
+                    case.run(lab)
         except NotHereError as error:
             outcome.skipped = str(error)
         except Exception as error:
@@ -147,7 +150,7 @@ def run(case: Case, file: Path, args: argparse.Namespace) -> bool:
             good = False
     outcome.about |= {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": rounds,
+        "rounds": lives * rounds,
         "smoke": args.smoke,
         "profiled": args.profile,
         "took_s": round(time.monotonic() - begun, 1),

@@ -80,4 +80,4 @@ def run(lab: Lab) -> None:
     )
 
 
-CASE = Case("bodies", "bodies of 100 MB through the relay", run)
+CASE = Case("bodies", "bodies of 100 MB through the relay", run, lives=2)

@@ -80,4 +80,6 @@ def run(lab: Lab) -> None:
         lab.interleave(over_http(client), turns)
 
 
-CASE = Case("eras", "tools/call of either era, bridged, and to an HTTP server; 32 clients", run)
+CASE = Case(
+    "eras", "tools/call of either era, bridged, and to an HTTP server; 32 clients", run, lives=2
+)

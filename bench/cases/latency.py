@@ -50,4 +50,4 @@ def run(lab: Lab) -> None:
                 lab.outcome.add(work, name, **kept)
 
 
-CASE = Case("latency", "what the gate adds to a warm call of one client", run)
+CASE = Case("latency", "what the gate adds to a warm call of one client", run, lives=2)

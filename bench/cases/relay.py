@@ -52,4 +52,4 @@ def run(lab: Lab) -> None:
     lab.interleave(WORK, turns)
 
 
-CASE = Case("relay", "a small JSON call through the relay, in clear", run)
+CASE = Case("relay", "a small JSON call through the relay, in clear", run, lives=4)

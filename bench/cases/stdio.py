@@ -54,4 +54,4 @@ _PART = {
     "supergateway": "supergateway",
     "FastMCP": "fastmcp",
 }
-CASE = Case("stdio", "tools/call to a shared stdio server, 1 to 128 clients", run)
+CASE = Case("stdio", "tools/call to a shared stdio server, 1 to 128 clients", run, lives=2)

@@ -32,4 +32,4 @@ def run(lab: Lab) -> None:
     lab.interleave(LIST, {GATE: partial(listing, "/mcp"), ONE: partial(listing, "/s0/mcp")})
 
 
-CASE = Case("together", "one endpoint over 10 stdio servers", run)
+CASE = Case("together", "one endpoint over 10 stdio servers", run, lives=2)

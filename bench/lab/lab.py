@@ -39,11 +39,14 @@ class Case:
 
     :ivar title: what is measured, in one line.
     :ivar run: measures; what it raises is the reason there are no figures.
+    :ivar lives: how often all of it is done, with every program started anew: how fast one is
+        depends on how it happened to be compiled and to lie in memory, and stays so.
     """
 
     name: str
     title: str
     run: Callable[[Lab], None]
+    lives: int = 1
 
 
 class Lab:
