@@ -196,7 +196,8 @@ class IStdioChannel(Interface):
         """
         Queue one line (without newline) for the child.
 
-        False when more than the queue's bound waits already: nothing was queued.
+        False when more than the queue's bound waits already: nothing was queued.  True is no word
+        that the child will read it: it may be dying.
         """
 
     def attach(received: Callable[[bytes], None]) -> None:

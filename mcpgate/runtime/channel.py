@@ -70,8 +70,15 @@ class StdioChannel:
     # --- Towards the child --------------------------------------------------------------------
 
     def send(self, line: bytes) -> bool:
-        """See `IStdioChannel.send`; False also when the child's stdin is closed."""
-        if self._waiting > self._limit or STDIN not in self._pipes:
+        """
+        See `IStdioChannel.send`.
+
+        When the child's stdin is closed a line is taken, and lost: mostly the child has just died,
+        and its end tells whoever waits for an answer.
+        """
+        if STDIN not in self._pipes:
+            return True
+        if self._waiting > self._limit:
             return False
         if not self._full and not self._queue and len(line) < _PIECE_BYTES:
             self._pipes[STDIN].write(line + b"\n")

@@ -51,13 +51,14 @@ class StdioChannelTests(SynchronousTestCase):
         self.assertTrue(self.channel.send(b"x"))
 
     def test_stdin_gone(self) -> None:
-        """When the child has closed its stdin, lines are refused and the queue is let go."""
+        """When the child has closed its stdin, lines are lost: its end tells whoever waits."""
         self.channel.pauseProducing()
         self.channel.send(b"x" * 90)
         del self.pipes[0]
         self.channel.stopProducing()
         self.channel.resumeProducing()
-        self.assertFalse(self.channel.send(b"x"))
+        self.assertTrue(self.channel.send(b"x"))
+        self.assertEqual(self.stdin.written, [])
 
     def test_nothing_is_read_before_attach(self) -> None:
         """No line is lost for want of a receiver."""
