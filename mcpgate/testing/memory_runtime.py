@@ -60,7 +60,9 @@ class MemoryChannel:
 
     def send(self, line: bytes) -> bool:
         """See `IStdioChannel.send`."""
-        if self.full or self.closed:
+        if self.closed:
+            return True
+        if self.full:
             return False
         self.sent.append(line)
         for answer in self._answer(line):
