@@ -32,6 +32,7 @@ from bench.lab.running import ROOT, BenchError, NotHereError
 
 PLACE = ROOT / "var" / "bench"
 ROUNDS = 7
+# A case of several lives shares the rounds out among them, but none gets fewer than this.
 LEAST_OF_A_LIFE = 4
 
 
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help="run only these (--list)")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of each ({ROUNDS})")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"turns of each, at least ({ROUNDS})"
+    )
     parser.add_argument("--smoke", "--quick", action="store_true", help="tiny numbers, one round")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="results (var/bench/results.json)"

@@ -132,7 +132,7 @@ def take_over(transport: object, tls: SSL.Connection) -> TLSSocket | None:
     :param transport: what the handshake went through.
     :param tls: of memory buffers; everything that came was read out of it, and everything it wrote
         was given to the transport.
-    :return: None, and nothing has changed, where that can not be: it is not a TCP connection of
+    :return: None where that can not be, and all goes on as it was: it is not a TCP connection of
         our own, or its client is slow to take the last words of the handshake.
     """
     if type(transport) is not Server or not _flush(transport):
