@@ -406,6 +406,8 @@ class IResponseReceiver(Interface):
 class IUpstreamCall(Interface):
     """One request under way to an HTTP server."""
 
+    sent: bool = Attribute("A byte of it may have reached the server.")
+
     def write(data: bytes) -> None:
         """Send body bytes of a streamed request."""
 

@@ -117,14 +117,16 @@ class SSEUpstream:
             raise
         return conversation
 
-    def _broken(self, error: GateError) -> None:
+    def _broken(self, error: GateError, unsent: list[bytes]) -> None:
         conversation, self.current = self.current, None
         over, self._over = self._over, None
         self._channel = None
         if conversation is None:
             return
+        if isinstance(error, BackendDied):
+            conversation.lost(unsent)
         if isinstance(error, BackendDied | BackendTimeout):
-            # Whether a call has reached the server is not known any more.
+            # Whether any other call has reached the server is not known any more.
             error = type(error)(error.detail, data={**error.data, "sent": True})
         if over is not None and self._is_process and isinstance(error, BackendDied):
             due = self._clock.callLater(ENDING_S, self._give_up, over, error)

@@ -102,7 +102,8 @@ class SSEChannel:
     :param pool: of connections: this channel's own.
     :param endpoint_s: the server must have named its endpoint by then.
     :param message_s: the server must have taken a message by then.
-    :param ended: called once with why, when nothing will come any more.
+    :param ended: called once when nothing will come any more, with why and with the lines that
+        surely have not reached the server.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class SSEChannel:
         wheel: DeadlineWheel,
         endpoint_s: float,
         message_s: float,
-        ended: Callable[[GateError], None],
+        ended: Callable[[GateError, list[bytes]], None],
     ) -> None:
         self._upstream = upstream
         self._place = place
@@ -126,7 +127,7 @@ class SSEChannel:
         self._wheel = wheel
         self._endpoint_s = endpoint_s
         self._message_s = message_s
-        self._ended: Callable[[GateError], None] | None = ended
+        self._ended: Callable[[GateError, list[bytes]], None] | None = ended
         self._received: Callable[[bytes], None] = _ignore
         self._reader = SSEReader(EVENT_BYTES)
         self._stream: IUpstreamCall | None = None
@@ -170,12 +171,14 @@ class SSEChannel:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.abort()
-        posts, self._posts = (*self._posts, *self._answers), {}
-        self._answers = {}
-        for post in posts:
-            post.abort()
+        posts, answers = self._posts, self._answers
+        self._posts, self._answers = {}, {}
+        unsent = [post.line for post in posts if not post.sent]
+        unsent += self._queue
         self._queue.clear()
-        ended(error)
+        for post in (*posts, *answers):
+            post.abort()
+        ended(error, unsent)
 
     def _no_endpoint(self) -> None:
         self._deadline = None
@@ -327,6 +330,11 @@ class _Post:
         self._channel = channel
         self._told = False
         self._size = 0
+
+    @property
+    def sent(self) -> bool:
+        """Tell whether a byte of it may have reached the server."""
+        return self.call is not None and self.call.sent
 
     def abort(self) -> None:
         """Want nothing of it any more."""

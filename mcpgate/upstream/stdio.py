@@ -13,6 +13,7 @@ other (a shared server), and what can not be told apart is dropped rather than s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final
@@ -303,6 +304,11 @@ class StdioUpstream:
         self._send(Request(self._question, method))
         return True
 
+    def lost(self, lines: Iterable[bytes]) -> None:
+        """Take note that lines of ours never reached the child: calls among them will say so."""
+        for line in lines:
+            self._calls.lost(json.loads(line).get("id"))
+
     def close(self, error: GateError) -> None:
         """See `IUpstream.close`.  Idempotent."""
         self._finish(closed_by(error))
@@ -507,7 +513,7 @@ class StdioUpstream:
         self._handshake.fail(make_error(True))
         for call in self._calls:
             try:
-                self._calls.cancel(call, make_error(True), tell=False)
+                self._calls.cancel(call, make_error(call.sent), tell=False)
             except Exception:
                 log.failure("A call to {name} could not be ended", name=self._name)
         self._peers.clear()

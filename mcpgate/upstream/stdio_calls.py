@@ -35,6 +35,7 @@ class StdioCall:
     One request in work; what `StdioUpstream.call` gives back.
 
     :ivar done: answered, failed or cancelled: the sink has heard its last word, unless detached.
+    :ivar sent: it may have reached the child.
     :ivar aside: the gate's own: what the child says of itself meanwhile is about another call.
     """
 
@@ -50,6 +51,7 @@ class StdioCall:
         "ends_s",
         "id",
         "peer",
+        "sent",
         "settled",
         "sink",
         "timeout_s",
@@ -69,6 +71,7 @@ class StdioCall:
         self.deadline: Deadline | None = None
         self.settled: Callable[[bool], None] | None = None
         self.done = False
+        self.sent = True
         self.aside = False
 
     def detach(self) -> None:
@@ -197,6 +200,12 @@ class CallTable:
     def get(self, identity: object) -> StdioCall | None:
         """Give the call the child knows by this id; None when it is of none in work."""
         return self._calls.get(identity) if type(identity) is int else None
+
+    def lost(self, identity: object) -> None:
+        """Take note that a request never reached the child."""
+        call = self.get(identity)
+        if call is not None:
+            call.sent = False
 
     def answered(self, message: Response | ErrorResponse) -> bool:
         """Give an answer of the child to whom it belongs; False when it is of no call here."""

@@ -16,8 +16,8 @@ from tests.functional.gate_process import (
     NO_LIMITS,
     SERVERS,
     GateProcess,
+    children_of,
     free_port,
-    processes_below,
     wait_for,
 )
 from tests.functional.mcp_client import Client
@@ -107,7 +107,7 @@ class SSEServerTests(TestCase):
         ann = self.open("old", "ann")
         pid = int(ann.call("pid").text)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: pid not in processes_below(gate.directory), "the end of the server")
+        wait_for(lambda: pid not in children_of(gate.pid), "the end of the server")
         self.assertNotEqual(int(ann.call("pid").text), pid)
 
     def test_a_process_that_dies_within_a_call(self) -> None:

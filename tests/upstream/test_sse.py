@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 
 from mcpgate.errors import BackendDied, BackendUnavailable, BadRequest
 from mcpgate.interfaces import IHTTPUpstream, IStdioChannel, IUpstream
+from mcpgate.mcp.jsonrpc import Request
 from mcpgate.model import Exit
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.wheel import DeadlineWheel
@@ -18,6 +19,7 @@ from mcpgate.upstream.sse import ENDING_S, ENDPOINT_S, SSEUpstream
 from mcpgate.upstream.sse_channel import SSEPlace
 from mcpgate.upstream.stdio import StdioUpstream
 from tests.upstream.sse_fakes import FakeSSEServer
+from tests.upstream.stdio_fakes import FakePeer, FakeSink
 
 INIT: dict[str, object] = {"protocolVersion": "2025-11-25"}
 
@@ -96,6 +98,23 @@ class UpstreamTests(SynchronousTestCase):
         shaking = self.open().handshake(INIT, 30)
         self.server.begin().receiver.response_end([])
         self.assertEqual(self.failureResultOf(shaking, BackendDied).value.data, {"sent": True})
+
+    def test_a_call_that_never_reached_the_server(self) -> None:
+        """Says so when the process has ended, and when only its port is closed; others do not."""
+        for is_dead in (True, False):
+            self.begin(is_process=True)
+            conversation = self.open()
+            self.server.begin()
+            sinks = [FakeSink(), FakeSink()]
+            for number, sink in enumerate(sinks):
+                request = Request(number, "tools/call", {})
+                conversation.call(FakePeer(), request, sink, timeout_s=60, max_s=60)
+            self.server.posts[0].fail(BackendUnavailable(), sent=False)
+            if is_dead:
+                self.ended.callback(Exit(signal=9))
+            self.clock.advance(ENDING_S)
+            told = [sink.error.data["sent"] for sink in sinks if sink.error is not None]
+            self.assertEqual(told, [False, True])
 
     def test_a_stream_that_breaks_with_its_process(self) -> None:
         """Exit code and last words come a moment after; whoever is at work hears them."""

@@ -82,12 +82,17 @@ class ChannelTests(SynchronousTestCase):
             wheel=self.wheel,
             endpoint_s=10,
             message_s=60,
-            ended=self.ends.append,
+            ended=self.end,
         )
         verifyObject(IStdioChannel, self.channel)
         verifyObject(IResponseReceiver, self.channel)
         self.channel.attach(self.lines.append)
         self.channel.open()
+
+    def end(self, error: GateError, unsent: list[bytes]) -> None:
+        """Take note of the end."""
+        self.ends.append(error)
+        self.unsent = unsent
 
     def test_messages(self) -> None:
         """What is sent early waits for the endpoint; what the server says are lines."""
@@ -169,6 +174,21 @@ class ChannelTests(SynchronousTestCase):
         self.channel.send(CALL)
         self.server.posts.pop(0).fail(BackendDied())
         self.assertIsInstance(self.ends[0], BackendDied)
+
+    def test_what_never_reached_the_server(self) -> None:
+        """Is told at the end: what was not written, or waits for a notification; no more."""
+        stream = self.server.begin()
+        for line in (b"1", b"2", b"3", TOLD, b"4"):
+            self.channel.send(line)
+        taken, refused, _, told = self.server.posts
+        taken.head(202, b"")
+        refused.sent = told.sent = False
+        stream.receiver.response_end([])
+        self.assertEqual(self.unsent, [b"2", TOLD, b"4"])
+        self.setUp()
+        self.channel.send(CALL)
+        self.server.streams[-1].fail(BackendDied())
+        self.assertEqual(self.unsent, [CALL])
 
     def test_a_long_answer_to_a_message(self) -> None:
         """Is not read to its end."""

@@ -36,6 +36,7 @@ class Sent:
         self.aborted = False
         self.paused = False
         self.over = False
+        self.sent = True
         verifyObject(IUpstreamCall, self)
 
     @property
@@ -117,6 +118,7 @@ class Sent:
     def fail(self, error: GateError | None = None, *, sent: bool = True) -> None:
         """Break the connection."""
         self.over = True
+        self.sent = sent
         if not self.aborted:
             self.receiver.response_failed(error or BackendDied(), sent)
             self._pass_a_moment()

@@ -116,6 +116,7 @@ class FakeCall:
         self.written = b""
         self.trailers: Lines | None = None
         self.aborted = False
+        self.sent = True
         self.flow: tuple[Callable[[], None], Callable[[], None]] | None = None
 
     def write(self, data: bytes) -> None:
