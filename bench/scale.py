@@ -51,7 +51,7 @@ from mcpgate.model import (
     SessionRecord,
     Transport,
 )
-from mcpgate.service.garbage import LOOK_S, Garbage
+from mcpgate.service.garbage import Garbage
 from mcpgate.stores.memory import MemoryStore
 from mcpgate.stores.sqlite import OneThread, SQLiteStore
 from mcpgate.telemetry.meters import Meters
@@ -62,6 +62,7 @@ from mcpgate.web.wire.front import AnswerBudget
 
 reactor: Any = _reactor
 LIMIT_S: Final = 0.050
+SETTLE_S: Final = 2.0
 PARAMS: Final = b'{"capabilities":{},"protocolVersion":"2025-11-25"}'
 
 
@@ -88,7 +89,7 @@ class Turns:
 
 async def measured(work: Callable[[], Any], settle_s: float) -> tuple[float, float, float]:
     """Do the work; give the longest turn, by the clock and by the processor, and the whole time."""
-    # What was just built is set aside from the collector within a second, as in a gate.
+    # The store writes what was just made within this time, as in a gate.
     await deferLater(reactor, settle_s)
     turns = Turns()
     turns.begin()
@@ -444,7 +445,7 @@ def _timed(step: Callable[[], object]) -> float:
 
 async def run(options: argparse.Namespace) -> int:
     missed = 0
-    settle_s = 2 * LOOK_S if options.sessions >= 10_000 else 0.0
+    settle_s = SETTLE_S if options.sessions >= 10_000 else 0.0
     print(f"{options.sessions} sessions or keys, {options.servers} servers; milliseconds:")
     print("   longest   its CPU      whole")
     for case in CASES:

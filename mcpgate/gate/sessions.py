@@ -28,7 +28,7 @@ from mcpgate.interfaces import ISessionStore
 from mcpgate.model import KIB, Principal, SessionKey, SessionRecord
 from mcpgate.telemetry.meters import Meters
 from mcpgate.timing.deferreds import deferred
-from mcpgate.timing.slices import in_slices
+from mcpgate.timing.slices import emptied, in_slices
 
 log = Logger()
 
@@ -185,6 +185,8 @@ class SessionTable:
     async def load(self) -> int:
         """Restore what the store kept; tell how many sessions live again."""
         records = await self._store.load()
+        loaded, left = len(records), emptied(records)
+        del records
         now, wall = self._clock.seconds(), self._wall()
 
         def restore(record: SessionRecord) -> None:
@@ -202,8 +204,8 @@ class SessionTable:
             if over_own or (self._total and len(self) > self._total):
                 self.end(session, "limit")
 
-        await in_slices(self._clock, records, restore)
-        dropped = len(records) - len(self)
+        await in_slices(self._clock, left, restore)
+        dropped = loaded - len(self)
         await in_slices(self._clock, tuple(self), bound)
         log.info(
             "{count} sessions restored, {dropped} had expired", count=len(self), dropped=dropped
@@ -369,7 +371,7 @@ class SessionTable:
             if session.record.server in servers:
                 self.end(session, reason)
 
-        await in_slices(self._clock, tuple(self), end)
+        await in_slices(self._clock, emptied(self), end)
 
     @deferred
     async def sweep(self) -> int:
@@ -392,7 +394,7 @@ class SessionTable:
 
         old = takewhile(lambda session: session.last_used <= due, self._idle)
         held = (session for session in self._busy if session.last_used <= look_at)
-        await in_slices(self._clock, (*old, *held), look)
+        await in_slices(self._clock, emptied((*old, *held)), look)
         return ended
 
     @deferred

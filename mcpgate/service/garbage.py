@@ -3,9 +3,9 @@ Garbage collection in pauses that nobody notices.
 
 Python frees most things when they are let go of; what is left are cycles, and to find them the
 collector walks through everything there is, with the reactor standing still: a fifth of a second
-with 100 000 sessions.  What survives a long walk is therefore set aside (``gc.freeze``): the next
-one only sees what came since.  A thing set aside is still freed when it is let go of, but for
-cycles; so everything is looked through again now and then, when that was long ago.
+with 100 000 sessions.  What survives a long walk is therefore set aside (``gc.freeze``) at its
+end: the next one only sees what came since.  A thing set aside is still freed when it is let go
+of, but for cycles; so everything is looked through again now and then, when that was long ago.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from typing_extensions import override
 
 from mcpgate.telemetry.meters import Meters
 
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.01
 THAW_S: Final = 6 * 3600.0
-LOOK_S: Final = 1.0
 
 
 class Garbage(Service):
@@ -53,8 +52,6 @@ class Garbage(Service):
         self._gc = collector
         self._seconds = seconds
         self._began_s = 0.0
-        self._long = False
-        self._thaw_at_s = 0.0
         self._next: IDelayedCall | None = None
 
     @override
@@ -63,7 +60,6 @@ class Garbage(Service):
         super().startService()
         self._look_through()
         self._gc.callbacks.append(self._walked)
-        self._next = self._clock.callLater(LOOK_S, self._look)
 
     @override
     def stopService(self) -> None:
@@ -77,19 +73,11 @@ class Garbage(Service):
             self._next = None
         self._gc.unfreeze()
 
-    def _look(self) -> None:
-        self._next = self._clock.callLater(LOOK_S, self._look)
-        if self._clock.seconds() >= self._thaw_at_s:
-            self._look_through()
-        elif self._long:
-            self._gc.freeze()
-        self._long = False
-
     def _look_through(self) -> None:
         self._gc.unfreeze()
         self._gc.collect()
         self._gc.freeze()
-        self._thaw_at_s = self._clock.seconds() + self._thaw_s
+        self._next = self._clock.callLater(self._thaw_s, self._look_through)
 
     def _walked(self, phase: str, info: dict[str, int]) -> None:
         # Called in the middle of anything, on any thread.
@@ -100,4 +88,5 @@ class Garbage(Service):
             return
         took_s = self._seconds() - self._began_s
         self._meters.longest_collection_s = max(self._meters.longest_collection_s, took_s)
-        self._long = self._long or took_s > self._pause_s
+        if took_s > self._pause_s:
+            self._gc.freeze()

@@ -46,7 +46,7 @@ from mcpgate.service.snapshots import make_snapshots
 from mcpgate.service.stage import Stage
 from mcpgate.service.state_dir import StateDir, StateDirError
 from mcpgate.service.tool_pins import make_tool_pins
-from mcpgate.stores.sqlite import OneThread, SQLiteStore
+from mcpgate.stores.sqlite import WAITING_CHANGES, OneThread, SQLiteStore
 from mcpgate.telemetry.access_log import AccessEntry
 from mcpgate.telemetry.meters import Meters
 from mcpgate.telemetry.stalls import StallProbe, Watchdog
@@ -158,7 +158,13 @@ class Gateway(StagedService):
         self.access: Access = make_access(reactor, config, digest, meters, self.reading.run, tables)
         self.access.revocations.on_revoked(self._revoked)
         self._thread = OneThread(reactor.callFromThread, "sessions")
-        self.store = SQLiteStore(reactor, self._thread, gate.state_dir / "sessions.sqlite")
+        self.store = SQLiteStore(
+            reactor,
+            self._thread,
+            gate.state_dir / "sessions.sqlite",
+            # Every session once, and as many that have ended.
+            limit=max(WAITING_CHANGES, 2 * gate.sessions_total),
+        )
         self.memory = MemoryWatch(
             meters,
             ratio=MemoryFiles().ratio,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from math import inf
+from itertools import islice
+from math import ceil, inf
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -36,6 +37,9 @@ BATCH_S: Final = 0.1
 LEAD_S: Final = 0.005
 RETRY_S: Final = 5.0
 CLOSE_S: Final = 5.0
+WAITING_CHANGES: Final = 50_000
+# To pick, to hand over and to let go of so many rows takes some milliseconds.
+BATCH_ROWS: Final = 5_000
 
 
 class IBlockingThread(Protocol):
@@ -113,7 +117,7 @@ class SQLiteStore:
         *,
         batch_s: float = BATCH_S,
         retry_s: float = RETRY_S,
-        limit: int = 50_000,
+        limit: int = WAITING_CHANGES,
     ) -> None:
         self.degraded = ""
         self._clock = clock
@@ -156,10 +160,13 @@ class SQLiteStore:
         """See `ISessionStore.flush`.  Fires after one try even if the disk refuses."""
         while self._writing:
             await self._written()
-        if self._pending:
-            written = self._written()
-            self._write()
-            await written
+        for _ in range(ceil(len(self._pending) / BATCH_ROWS)):
+            if self._pending:
+                written = self._written()
+                self._write()
+                await written
+            if self.degraded:
+                break
 
     @deferred
     async def close(self) -> None:
@@ -212,7 +219,7 @@ class SQLiteStore:
         self._disarm()
         self._writing = True
         self._last_write_s = self._clock.seconds()
-        batch, self._pending = self._pending, {}
+        batch = self._picked()
         puts = [row for row in batch.values() if row is not None]
         deletes = [key for key, row in batch.items() if row is None]
 
@@ -241,13 +248,23 @@ class SQLiteStore:
         def over(_: object) -> None:
             self._writing = False
             if self._pending and not self._closing:
-                delay_s = self._retry_s if self.degraded else self._batch_s
+                # A full batch has left something for the next.
+                delay_s = 0.0 if len(batch) >= BATCH_ROWS else self._batch_s
+                if self.degraded:
+                    delay_s = self._retry_s
                 self._timer = self._clock.callLater(delay_s, self._write)
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
                 waiter.callback(None)
 
         self._thread.run(work).addCallbacks(done, failed).addBoth(over)
+
+    def _picked(self) -> dict[SessionKey, Row | None]:
+        """Take the oldest changes, as many as go into one batch."""
+        if len(self._pending) <= BATCH_ROWS:
+            batch, self._pending = self._pending, {}
+            return batch
+        return {key: self._pending.pop(key) for key in tuple(islice(self._pending, BATCH_ROWS))}
 
     def _failed(self, reason: str) -> None:
         if not self.degraded:

@@ -6,7 +6,8 @@ Between two slices anything may happen: the work must look again at what it deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -34,7 +35,8 @@ async def in_slices(
     Of few items everything is done at once.  Stops at the first that raises; cancelling stops
     between two slices.
 
-    :param items: not to change meanwhile: make a copy of what may.
+    :param items: not to change meanwhile: make a copy of what may, and an `emptied` one of what
+        is large: to let go of very many things at once is long work, too.
     """
     until_s = clock.seconds() + slice_s
     for item in items:
@@ -42,3 +44,11 @@ async def in_slices(
         if clock.seconds() >= until_s:
             await deferLater(clock, 0)
             until_s = clock.seconds() + slice_s
+
+
+def emptied(items: Iterable[T]) -> Iterator[T]:
+    """Go through a copy, letting go of each item as the next is asked for."""
+    left = deque(items)
+    del items
+    while left:
+        yield left.popleft()

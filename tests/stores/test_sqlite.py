@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mcpgate.model import Principal, SessionKey
+from mcpgate.stores import sqlite as sqlite_store
 from mcpgate.stores.session_file import SCHEMA_VERSION, Row, SessionFile, record_of, row_of
 from mcpgate.stores.sqlite import BATCH_S, CLOSE_S, RETRY_S, OneThread, SQLiteStore
 from mcpgate.testing.store_contract import DurableStoreContract, make_record
@@ -118,6 +119,27 @@ class WriteBehindTests(StoreCase):
         self.assertEqual(self.stored(), ["session-1"])
         self.clock.advance(BATCH_S)
         self.assertEqual(self.stored(), ["session-1", "session-2"])
+        self.close()
+
+    def test_many_at_once(self) -> None:
+        """Are written in batches of bounded size, one right after the other."""
+        self.patch(sqlite_store, "BATCH_ROWS", 10)
+        for number in range(25):
+            self.store.put(make_record(number))
+        sizes: list[int] = []
+        write = SessionFile.write
+
+        def noted(file: SessionFile, puts: list[Row], deletes: list[SessionKey]) -> None:
+            sizes.append(len(puts) + len(deletes))
+            write(file, puts, deletes)
+
+        self.patch(SessionFile, "write", noted)
+        self.clock.advance(BATCH_S)
+        self.assertEqual((sizes, len(self.stored()), len(self.store)), ([10, 10, 5], 25, 0))
+        for number in range(25):
+            self.store.delete(make_record(number).key)
+        self.successResultOf(self.store.flush())
+        self.assertEqual((self.stored(), len(self.store)), ([], 0))
         self.close()
 
     def test_hanging_disk_does_not_hold_up_the_end(self) -> None:
@@ -343,9 +365,11 @@ class OutageTests(StoreCase):
     def test_flush_and_close_do_not_wait_for_room(self) -> None:
         """With a full disk flushing and closing end after one try."""
         self.outage()
-        self.store.put(make_record(1))
+        self.patch(sqlite_store, "BATCH_ROWS", 10)
+        for number in range(25):
+            self.store.put(make_record(number))
         self.successResultOf(self.store.flush())
-        self.assertEqual(len(self.store), 1)
+        self.assertEqual(len(self.store), 25)
         self.close()
 
     def test_said_once(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcpgate.timing.slices import in_slices
+from mcpgate.timing.slices import emptied, in_slices
 
 
 class SlicesTests(SynchronousTestCase):
@@ -52,3 +54,12 @@ class SlicesTests(SynchronousTestCase):
         over.cancel()
         self.failureResultOf(over, CancelledError)
         self.assertEqual((len(self.done), self.clock.getDelayedCalls()), (3, []))
+
+    def test_emptied(self) -> None:
+        """What is done with is let go of, one after the other."""
+        items = [Clock() for _ in range(3)]
+        kept = [ref(item) for item in items]
+        left = emptied(items)
+        del items
+        for number, _ in enumerate(left):
+            self.assertEqual([one() is not None for one in kept].count(True), 3 - number)
