@@ -2,8 +2,9 @@
 Sessions kept in a SQLite file, written behind by one private thread.
 
 `SQLiteStore.put` only notes the row; every 100 ms what was noted goes to the thread as one
-transaction, each session once.  A full or broken disk never disturbs a call: what could not be
-written waits, newest state per session, and is tried again (R56).
+transaction, each session once; of very much only so many rows at a time.  A full or broken disk
+never disturbs a call: what could not be written waits, newest state per session, and is tried
+again (R56).
 """
 
 from __future__ import annotations

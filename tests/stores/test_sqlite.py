@@ -7,7 +7,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -140,6 +140,26 @@ class WriteBehindTests(StoreCase):
             self.store.delete(make_record(number).key)
         self.successResultOf(self.store.flush())
         self.assertEqual((self.stored(), len(self.store)), ([], 0))
+        self.close()
+
+    def test_many_who_want_it_written(self) -> None:
+        """Still there is one batch at a time, and each hears when it is done."""
+        self.patch(sqlite_store, "BATCH_ROWS", 3)
+        for number in range(10):
+            self.store.put(make_record(number))
+        self.thread.held = True
+        self.clock.advance(BATCH_S)
+        flushed = [self.store.flush() for _ in range(3)]
+        batches = 0
+        while self.thread.waiting:
+            self.assertEqual(len(self.thread.waiting), 1)
+            result, work = self.thread.waiting.pop()
+            execute(work).chainDeferred(result)
+            batches += 1
+        self.assertEqual((batches, len(self.store)), (4, 0))
+        for one in flushed:
+            self.successResultOf(one)
+        self.thread.held = False
         self.close()
 
     def test_hanging_disk_does_not_hold_up_the_end(self) -> None:
